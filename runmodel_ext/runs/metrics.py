@@ -133,8 +133,8 @@ def read_curve(parts: Sequence[tuple[Path, int]]) -> list[Row]:
     """Read the attempts of one fit as one curve.
 
     The step of a row counts from 0, as Lightning's loggers do: what follows the 100th optimizer step,
-    validation included, is logged at step 99. An attempt that begins at step 100 thus repeats what earlier ones
-    logged at step 100 and later, and its own rows stand in their place.
+    validation included, is logged at step 99. An attempt that begins at step 100 thus repeats what earlier
+    ones logged at step 100 and later, and its own rows stand in their place.
 
     Args:
         parts: The attempts in order: the folder of each, and the step at which it began.
