@@ -26,11 +26,23 @@ SETTINGS: dict[str, Any] = {
     "model.optimizer": "torch.optim.AdamW",
     "model.optimizer.betas": [0.9, 0.999],
     "model.optimizer.weight_decay": 0.01,
+    "model.optimizer.eps": 1e-08,
+    "model.optimizer.lr": 0.01,
+    "model.scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
+    "model.scheduler.T_max": 10,
+    "model.scheduler.eta_min": 0.0,
     "model.task": "multiclass",
     "trainer.accumulate_grad_batches": 1,
+    "trainer.callbacks.0": "lightning.pytorch.callbacks.EarlyStopping",
+    "trainer.callbacks.0.min_delta": 0.0,
+    "trainer.callbacks.0.mode": "min",
+    "trainer.callbacks.0.monitor": "val/loss",
+    "trainer.callbacks.0.patience": 3,
+    "trainer.gradient_clip_algorithm": None,
     "trainer.gradient_clip_val": None,
     "trainer.limit_train_batches": 1.0,
     "trainer.max_epochs": 10,
+    "trainer.max_steps": -1,
     "trainer.precision": "32-true",
 }
 OTHER_SETTINGS: dict[str, Any] = {
@@ -38,7 +50,11 @@ OTHER_SETTINGS: dict[str, Any] = {
     "data.pin_memory": False,
     "trainer.accelerator": "auto",
     "trainer.devices": 1,
+    "trainer.benchmark": None,
+    "trainer.detect_anomaly": False,
+    "trainer.enable_checkpointing": None,
     "trainer.log_every_n_steps": 50,
+    "trainer.num_nodes": 1,
     "trainer.strategy": "auto",
 }
 
@@ -50,14 +66,14 @@ def digest_of(settings: Mapping[str, Any]) -> str:
 
 
 def record_of(name: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A record of about 4 kB; ``settings`` and ``scores`` are laid over the usual ones, other fields replace them.
+    """A record of about 4 kB; ``settings`` and ``scores`` are laid over the usual ones, other fields replace.
 
     A setting of ``...`` is left out. A score may be a number alone: then higher is better, unless it is a
     loss.
     """
     settings = {**SETTINGS, **fields.pop("settings", {})}
     settings = {key: value for key, value in settings.items() if value is not ...}
-    scores = {"val/acc": 0.98, "val/loss": 0.07, **fields.pop("scores", {})}
+    scores = {"val/acc": 0.98, "val/loss": 0.07, "train/loss": 0.04, **fields.pop("scores", {})}
     digest = fields.pop("digest", None) or digest_of(settings)
     seed, version = fields.get("seed", 0), fields.get("version", 1)
     changed = [key for key in settings if key not in SETTINGS or settings[key] != SETTINGS[key]]
