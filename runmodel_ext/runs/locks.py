@@ -1,16 +1,18 @@
 """Locks that a living process holds, and that its death frees."""
 
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from runmodel_ext._files import refusals_explained
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 # A reader that asks whether a lock is held takes it for an instant: a writer waits that long before it gives up.
 PATIENCE = 2.0
 
 
-def try_lock(path: Path, patience: float = PATIENCE) -> FileLock | None:
+def try_lock(path: Path, patience: float = PATIENCE) -> "BaseFileLock | None":
     """Take the lock of ``path``, which is freed with this process, however it ends.
 
     Args:
@@ -20,6 +22,8 @@ def try_lock(path: Path, patience: float = PATIENCE) -> FileLock | None:
     Returns:
         The lock, held; ``None`` if another process holds it.
     """
+    from filelock import FileLock, Timeout  # reading a thousand runs asks for no lock, and need not wait for this
+
     lock = FileLock(path, thread_local=False)
     try:
         with refusals_explained(path):

@@ -126,7 +126,7 @@ def data_label(class_path: str | None) -> str:
         >>> data_label("runmodel_ext.data.Digits"), data_label("my.MNISTDataModule"), data_label(None)
         ('digits', 'mnist', 'no-data')
     """
-    return _class_label(class_path, _DATA_NOISE) or "no-data"
+    return _class_label(class_path, _DATA_NOISE) or ("data" if class_path else "no-data")
 
 
 def model_label(settings: Mapping[str, Any]) -> str:

@@ -295,7 +295,7 @@ def _exists(path: Path) -> bool:
 
 
 def _fitting(text: str, runs: Sequence[Run], root: Path) -> list[Run]:
-    """The runs that ``text`` may mean: those of that name, else of that digest or path, else of a name like it."""
+    """The runs of that name, else those of that digest or part of the name, else those of a name like it."""
     wanted = text.replace(os.sep, "/").strip("/")
     names = [(f"/{run.name}/", f"/{run.path.relative_to(root).as_posix()}/", run) for run in runs]
     if named := [run for name, place, run in names if f"/{wanted}/" in (name, place)]:

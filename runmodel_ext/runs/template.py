@@ -158,12 +158,10 @@ def _fit(pieces: Mapping[int, Any], room: int) -> dict[int, str]:
     if room - taken >= _ENOUGH * len(changes):
         share = (room - taken) // max(len(changes), 1)
         return others | {place: changes_component(value, share) for place, value in changes.items()}
-    for cap in range(room, -1, -1):
-        texts = {place: text[:cap] for place, text in others.items()}
-        texts |= {place: changes_component(value, cap) for place, value in changes.items()}
-        if sum(map(len, texts.values())) <= room:
-            return texts
-    return dict.fromkeys(pieces, "")
+    whole = [*map(len, others.values()), *(len(changes_component(value, room)) for value in changes.values())]
+    cap = next((cap for cap in range(room, 0, -1) if sum(min(size, cap) for size in whole) <= room), 0)
+    shrunk = {place: changes_component(value, cap) for place, value in changes.items()}
+    return {place: text[:cap] for place, text in others.items()} | shrunk
 
 
 def _clean(text: str) -> str:

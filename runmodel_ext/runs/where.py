@@ -171,8 +171,9 @@ def parse_condition(text: str) -> Condition:
     Example:
         >>> from pathlib import Path
         >>> run = Run(Path("."), {"settings": {"model.network": "my.networks.CNN", "model.lr": 0.01}})
-        >>> [parse_condition(text).matches(run) for text in ["lr<0.1", "lr!=0.01", "network=CNN",
-        "network~NN$"]] [True, False, True, True]
+        >>> texts = ["lr<0.1", "lr=1", "network=CNN", "network~N$"]
+        >>> [parse_condition(text).matches(run) for text in texts]
+        [True, False, True, True]
     """
     parts = _CONDITION.fullmatch(text)
     if parts is None or not parts["field"]:

@@ -1,0 +1,18 @@
+"""Callbacks, and what else a Trainer is given; one file each."""
+
+from runmodel_ext.callbacks.checkpoint_io import WholeCheckpointIO
+from runmodel_ext.callbacks.evaluation_recorder import EvaluationRecorder
+from runmodel_ext.callbacks.metrics_logger import MetricsLogger
+from runmodel_ext.callbacks.prediction_writer import PredictionWriter
+from runmodel_ext.callbacks.random_state import RandomState
+from runmodel_ext.callbacks.run_recorder import RunRecorder, how_it_ended
+
+__all__ = [
+    "EvaluationRecorder",
+    "MetricsLogger",
+    "PredictionWriter",
+    "RandomState",
+    "RunRecorder",
+    "WholeCheckpointIO",
+    "how_it_ended",
+]

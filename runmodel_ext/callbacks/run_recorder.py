@@ -1,0 +1,186 @@
+"""Write the record of a run while it trains."""
+
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing_extensions import override
+
+from runmodel_ext._files import write_whole
+from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
+
+
+class RunRecorder(Callback):
+    """Record how far a fit came, its scores, its checkpoints, and how it ended.
+
+    Every rank carries one; rank 0 writes. A rank that fails leaves its error beside the attempt, and rank 0
+    watches the ranks that it launched, so that a job with a dead rank is recorded as failed.
+
+    Args:
+        writer: The writer of the attempt.
+        monitor: The metric that chooses the best epoch; the last epoch counts where it is ``None``.
+        mode: Which way ``monitor`` is better.
+        modes: Which way each logged metric is better, where its author said so.
+    """
+
+    def __init__(
+        self, writer: RunWriter, monitor: str | None, mode: Mode | None, modes: Mapping[str, Mode] | None = None
+    ) -> None:
+        self.writer = writer
+        self.monitor = monitor
+        self.modes: dict[str, Mode] = {**(modes or {}), **({monitor: mode} if monitor and mode else {})}
+        self.best: dict[str, Any] | None = None
+        self._ended = False
+        self._stop_watching: threading.Event | None = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        start = {
+            "from_step": trainer.global_step,
+            "from_epoch": trainer.current_epoch,
+            "world_size": trainer.world_size,
+        }
+        self.writer.update(lambda record: self.writer.attempt(record).update(start))
+        self._watch_ranks(trainer)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._consider(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._consider(trainer)
+        if trainer.is_global_zero:
+            self._write_progress(trainer, trainer.current_epoch + 1)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        status, reason = how_it_ended(exception)
+        if not trainer.is_global_zero:
+            if status == "failed":
+                note = self.writer.path / self.writer.folder / f"rank-{trainer.global_rank}.error"
+                write_whole(note, f"rank {trainer.global_rank}: {reason}\n")
+            return
+        self._end(status, reason)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or not trainer.is_global_zero or self._ended:
+            return
+        self._write_progress(trainer, trainer.current_epoch)
+        self._end("finished", None)
+
+    def _end(self, status: str, reason: str | None) -> None:
+        if self._stop_watching is not None:
+            self._stop_watching.set()
+        if not self._ended:
+            self._ended = True
+            self.writer.end(status, reason)
+
+    def _consider(self, trainer: Trainer) -> None:
+        # Reading the metrics may reduce them across ranks, so that every rank must come here.
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        current = {"epoch": trainer.current_epoch, "step": trainer.global_step, "values": values}
+        if self.best is None or self.monitor is None or self.monitor not in self.best["values"]:
+            self.best = current
+        elif self.monitor in values:
+            mode = self.modes.get(self.monitor)
+            same_epoch = self.best["epoch"] == current["epoch"] and values[self.monitor] == self.best["values"][self.monitor]
+            if same_epoch:
+                self.best["values"].update(values)
+            elif Score(values[self.monitor], mode).beats(Score(self.best["values"][self.monitor], mode)):
+                self.best = current
+
+    def _write_progress(self, trainer: Trainer, epochs: int) -> None:
+        checkpoints = _checkpoints(trainer, self.writer.path)
+
+        def change(record: dict[str, Any]) -> None:
+            self.writer.attempt(record)["seen"] = now()
+            record["seconds"] = training_seconds(record)
+            record["progress"] = {"epoch": epochs, "step": trainer.global_step}
+            record.setdefault("checkpoints", {}).update(checkpoints)
+            record.setdefault("scores", {}).update(self._scores())
+
+        self.writer.update(change)
+
+    def _scores(self) -> dict[str, dict[str, Any]]:
+        if self.best is None:
+            return {}
+        where = {"epoch": self.best["epoch"], "step": self.best["step"], "from": self.writer.folder}
+        values = self.best["values"]
+        return {
+            name: {"value": value, "mode": self.modes.get(name), **where}
+            for name, value in values.items()
+            if not (name.endswith("_step") and name.removesuffix("_step") in values)
+        }
+
+    def _watch_ranks(self, trainer: Trainer) -> None:
+        processes = getattr(trainer.strategy.launcher, "procs", None)
+        if not processes or not hasattr(processes[0], "poll"):
+            return
+        self._stop_watching = stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                for rank, process in enumerate(processes, start=1):
+                    if process.poll():
+                        reason = f"rank {rank} ended with exit code {process.returncode}"
+                        self._end("failed", _note_of(self.writer, rank) or reason)
+                        return
+
+        threading.Thread(target=watch, name="runmodel-rank-watch", daemon=True).start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An event cannot travel to a spawned process, which watches nobody.
+        return {**self.__dict__, "_stop_watching": None}
+
+
+def how_it_ended(exception: BaseException) -> tuple[str, str]:
+    """The status and the reason, in one line, of a run that ended by an exception.
+
+    Example:
+        >>> how_it_ended(KeyboardInterrupt())
+        ('interrupted', 'Ctrl-C')
+    """
+    if isinstance(exception, KeyboardInterrupt):
+        return "interrupted", "Ctrl-C"
+    if isinstance(exception, SIGTERMException):
+        return "interrupted", "SIGTERM"
+    frames = traceback.extract_tb(exception.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = " ".join(str(exception).split())
+    return "failed", f"{type(exception).__name__}: {message[:500]}{where}"
+
+
+def _checkpoints(trainer: Trainer, run: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for callback in trainer.checkpoint_callbacks:
+        best = getattr(callback, "best_model_path", "")
+        last = getattr(callback, "last_model_path", "")
+        if best and Path(best).stem == "last":
+            best, last = "", best
+        for key, path in (("best", best), ("last", last)):
+            if path and Path(path).resolve().is_relative_to(run.resolve()):
+                found.setdefault(key, Path(path).resolve().relative_to(run.resolve()).as_posix())
+    return found
+
+
+def _note_of(writer: RunWriter, rank: int) -> str | None:
+    note = writer.path / writer.folder / f"rank-{rank}.error"
+    return note.read_text(encoding="utf-8").strip() if note.exists() else None

@@ -1,0 +1,68 @@
+"""Checkpoints that a user names: whether they are some, and how they differ from the arguments."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runmodel_ext.errors import CheckpointError
+from runmodel_ext.runs import flatten, same
+
+
+def check_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Refuse what is no Lightning checkpoint, and return the hyperparameters that are readable without pickle.
+
+    Args:
+        path: A local file, or a URL, which is left to Lightning.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or another kind of file.
+    """
+    if "://" in str(path):
+        return {}
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint '{path}'. Check the path, or leave it out.")
+    if path.is_dir():  # sharded by the strategy, which alone can read it
+        return {}
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"'{path}' is not a checkpoint, or a damaged one ({path.stat().st_size} bytes).")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return {}  # objects of the user's own, which Lightning loads where the user trusts them
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint '{path}' is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"'{path}' holds no `state_dict`, so it is not a checkpoint of Lightning.")
+    return dict(content.get("hyper_parameters") or {})
+
+
+def differences(hyperparameters: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where a checkpoint's settings differ from those asked for: key, the checkpoint's value, the value asked for.
+
+    Args:
+        hyperparameters: What :func:`check_checkpoint` returned.
+        settings: The flat settings of the configuration.
+    """
+    own = {name: value for name, value in hyperparameters.items() if not name.startswith("_")}
+    made_with = flatten({"model": own})
+    return {
+        key: (value, settings[key])
+        for key, value in made_with.items()
+        if key in settings and not same(value, settings[key])
+    }
+
+
+def tell_differences(path: str | Path, found: Mapping[str, tuple[Any, Any]]) -> str:
+    """One line that says which of a checkpoint's settings the arguments override.
+
+    Example:
+        >>> tell_differences("a.ckpt", {"model.lr": (0.001, 0.5)})
+        'The checkpoint a.ckpt was made with other settings, the arguments count: model.lr=0.5 (there 0.001).'
+    """
+    pairs = ", ".join(f"{key}={wanted} (there {there})" for key, (there, wanted) in found.items())
+    return f"The checkpoint {path} was made with other settings, the arguments count: {pairs}."

@@ -1,0 +1,255 @@
+"""What a parsed configuration is: which settings decide the results, and which differ from the defaults."""
+
+import functools
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+
+from runmodel_ext._files import file_digest
+from runmodel_ext.errors import ConfigError
+from runmodel_ext.runs import Identity, did_you_mean, data_label, digest, flatten, labels, model_label, same
+
+#: Settings of the Trainer that leave the weights as they are: devices, output, evaluation of other data.
+TRAINER_IGNORES = frozenset({
+    "accelerator", "barebones", "benchmark", "default_root_dir", "detect_anomaly", "devices",
+    "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
+    "fast_dev_run", "inference_mode", "limit_predict_batches", "limit_test_batches", "log_every_n_steps",
+    "logger", "model_registry", "num_nodes", "num_sanity_val_steps", "profiler", "strategy",
+})  # fmt: skip
+
+#: Callbacks that watch and do not train, by the name of a class or of one that it is derived from.
+CALLBACK_IGNORES = frozenset({
+    "Checkpoint", "OnExceptionCheckpoint", "ProgressBar", "ModelSummary", "LearningRateMonitor",
+    "DeviceStatsMonitor", "ThroughputMonitor", "BasePredictionWriter",
+})  # fmt: skip
+
+#: Keys of a command, not of a configuration.
+COMMAND_KEYS = frozenset({"config", "run", "ckpt_path", "verbose", "weights_only", "return_predictions", "seed_everything"})
+
+_ORDER = ("model", "optimizer", "lr_scheduler", "data", "trainer")
+# A class of the script that is run cannot be imported again by its path without running the script twice.
+_known: dict[str, Any] = {}
+
+_LEVELS = ("data", "model", "model.network")  # keys that have a level of the path to themselves
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Settings taken apart: what decides, and the dotted keys and values of what does not."""
+
+    decides: dict[str, Any]
+    left_out: dict[str, Any]
+
+
+def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int | None) -> Identity:
+    """Work out what a parsed configuration is.
+
+    Args:
+        config: The configuration of one command, nested and plain.
+        classes: The class behind ``model`` and ``data`` where the configuration does not say: ``None`` where it does.
+        seed: The seed; ``None`` where nothing is seeded.
+
+    Raises:
+        ConfigError: If ``run.ignore`` or ``run.aliases`` name a key that is not there, or a value has no canonical form.
+    """
+    options = config["run"]
+    nested = {key: value for key, value in config.items() if key not in COMMAND_KEYS and value is not None}
+    for key, cls in classes.items():
+        if cls is not None and key in nested:
+            nested[key] = {"class_path": class_path(cls), "init_args": nested[key]}
+    nested["trainer"] = _differing_trainer(nested.get("trainer", {}))
+    split = _split(nested, options["ignore"])
+    if options.get("start"):
+        split.decides["start"] = file_digest(Path(options["start"]))
+    if options.get("extend"):
+        split.decides["extend"] = str(options["extend"])
+    flat, full = flatten(split.decides), digest(split.decides)
+    settings = {key: flat[key] for key in _ordered(flat)}
+    defaults = _defaults_of(split.decides)
+    changes = [key for key in settings if key not in _LEVELS and not _is_default(key, settings, defaults)]
+    shown = labels(settings, changes, options["aliases"])
+    fields = {
+        "data": data_label(settings.get("data")),
+        "model": model_label(settings),
+        "changes": {shown[key]: settings[key] for key in changes},
+        "digest": full,
+        "seed": "none" if seed is None else seed,
+    }
+    other = {key: value for key, value in split.left_out.items() if value is not None}
+    return Identity(full, seed, settings, other, defaults, changes, fields)
+
+
+def class_path(cls: Any) -> str:
+    """The one import path of a class, the same however it was written.
+
+    A class of the script that is run belongs to the script's file, not to ``__main__``.
+
+    Example:
+        >>> from torch.optim import Adam
+        >>> class_path(Adam)
+        'torch.optim.adam.Adam'
+    """
+    module = cls.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec is not None else Path(file).stem if file else module
+    path = f"{module}.{cls.__qualname__}"
+    _known[path] = cls
+    return path
+
+
+def import_class(path: str) -> Any:
+    """The class, or the function that makes one, that an import path names.
+
+    Raises:
+        ConfigError: If nothing of that name can be imported.
+    """
+    if path in _known:
+        return _known[path]
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):  # a class may stand inside a class
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            return functools.reduce(getattr, parts[cut:], found)
+        except AttributeError:
+            break
+    raise ConfigError(f"The class '{path}' cannot be imported. Check its spelling, and that its module is on the path.")
+
+
+def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    # Only what differs from Trainer's own defaults: a new version of Lightning with one more argument
+    # must not give every configuration another identity.
+    defaults = class_defaults(Trainer)
+    differing = {key: value for key, value in trainer.items() if not same(value, defaults.get(key))}
+    return {key: value for key, value in differing.items() if value is not None}
+
+
+def _split(nested: dict[str, Any], patterns: Sequence[str]) -> _Split:
+    left_out: dict[str, Any] = {}
+    used: set[str] = set()
+    seen: list[str] = []
+
+    def ignored(key: str) -> bool:
+        seen.append(key)
+        hits = [pattern for pattern in patterns if fnmatchcase(key, pattern)]
+        used.update(hits)
+        return bool(hits)
+
+    def walk(value: Any, key: str) -> Any:
+        if _is_spec(value):
+            cls = import_class(value["class_path"])
+            declared = set(getattr(cls, "identity_ignore", ()))
+            inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
+            return {"class_path": class_path(cls), "init_args": walk_items(inner, key, declared)}
+        if isinstance(value, Mapping):
+            return walk_items(value, key, TRAINER_IGNORES if key == "trainer" else frozenset())
+        if isinstance(value, (list, tuple)) and any(_is_spec(item) for item in value):
+            kept = []
+            for item in value:
+                place = f"{key}.{item['class_path'].rpartition('.')[2]}" if _is_spec(item) else key
+                if _watches(item) or ignored(place):
+                    left_out.setdefault(key, []).append(_short(item))
+                else:
+                    kept.append(walk(item, place))
+            return kept
+        return value
+
+    def walk_items(items: Mapping[Any, Any], key: str, declared: Any) -> dict[Any, Any]:
+        result = {}
+        for name, item in items.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if ignored(inner) or name in declared:
+                left_out[inner] = _short(item)
+            else:
+                result[name] = walk(item, inner)
+        return result
+
+    decides = walk_items(nested, "", frozenset())
+    if isinstance(decides.get("trainer"), dict) and decides["trainer"].get("callbacks") == []:
+        del decides["trainer"]["callbacks"]
+    for pattern in patterns:
+        if pattern not in used:
+            raise ConfigError(
+                f"`run.ignore` names '{pattern}', but no setting is called so. {did_you_mean(pattern, seen)}".strip()
+            )
+    return _Split(decides, left_out)
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("class_path"), str)
+
+
+def _short(value: Any) -> Any:
+    return value["class_path"] if _is_spec(value) else [_short(v) for v in value] if isinstance(value, list) else value
+
+
+def _watches(item: Any) -> bool:
+    if not _is_spec(item):
+        return False
+    cls = import_class(item["class_path"])
+    if getattr(cls, "identity_ignore", None) is True:
+        return True
+    return any(
+        base.__name__ in CALLBACK_IGNORES and base.__module__.split(".")[0] in ("lightning", "pytorch_lightning")
+        for base in getattr(cls, "__mro__", ())
+    )
+
+
+@functools.cache
+def class_defaults(cls: Any) -> dict[str, Any]:
+    """The defaults of a class's arguments, as a configuration would hold them; those without one are absent."""
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(cls, "x", fail_untyped=False, sub_configs=True)
+    defaults = parser.get_defaults().get("x", Namespace())
+    return dict(_plain(defaults))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return {key: _plain(item) for key, item in vars(value).items()}
+    return value
+
+
+def _defaults_of(decides: Mapping[str, Any]) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    for key, spec in _specs("", decides):
+        cls = import_class(spec["class_path"])
+        own = class_defaults(cls) if isinstance(cls, type) else {}
+        given = spec.get("init_args") or {}
+        flat = flatten({name: value for name, value in own.items() if name in given})
+        defaults.update({f"{key}.{name}": value for name, value in flat.items()})
+    return defaults
+
+
+def _specs(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if _is_spec(value):
+        yield key, value
+        yield from _specs(key, value.get("init_args") or {})
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _specs(f"{key}.{name}" if key else str(name), item)
+
+
+def _is_default(key: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    if key not in defaults:
+        return False
+    return same(settings[key], defaults[key])
+
+
+def _ordered(settings: Mapping[str, Any]) -> list[str]:
+    def place(key: str) -> tuple[int, str]:
+        top = key.partition(".")[0]
+        return (_ORDER.index(top) if top in _ORDER else len(_ORDER), key)
+
+    return sorted(settings, key=place)

@@ -1,0 +1,155 @@
+"""What a Trainer is given: loggers and checkpoints that write into the run, and the callbacks that record it."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
+
+from runmodel_ext.callbacks import MetricsLogger, WholeCheckpointIO
+from runmodel_ext.cli.identity import import_class
+from runmodel_ext.errors import ConfigError
+from runmodel_ext.runs import Mode
+
+CHECKPOINTS = "checkpoints"
+
+# Strategies that shard checkpoints write them their own way.
+_PLAIN_STRATEGIES = ("auto", "ddp", "single_device")
+
+
+def keep_inside(trainer: Any, run: Path, folder: str) -> None:
+    """Point the loggers and checkpoints of a parsed configuration into the run, where the user chose no place.
+
+    Args:
+        trainer: The ``trainer`` namespace of the configuration, which is changed.
+        run: The run's directory.
+        folder: The folder of the attempt in it.
+    """
+    trainer["default_root_dir"] = str(run)
+    for spec in _specs(trainer.get("logger")):
+        _place_logger(spec, run, folder)
+    for spec in _specs(trainer.get("callbacks")):
+        if issubclass(_class_of(spec), ModelCheckpoint) and spec["init_args"].get("dirpath") is None:
+            spec["init_args"]["dirpath"] = str(run / CHECKPOINTS)
+
+
+def loggers_of(configured: Any, run: Path, folder: str) -> list[Logger]:
+    """The loggers of an attempt: the user's own, or TensorBoard where it is installed; and always a CSV file.
+
+    Args:
+        configured: ``trainer.logger`` as it was instantiated: ``None``, a truth value, a logger or several.
+        run: The run's directory.
+        folder: The folder of the attempt in it.
+    """
+    loggers: list[Logger] = []
+    if configured is None or configured is True:
+        if find_spec("tensorboard") or find_spec("tensorboardX"):
+            loggers.append(TensorBoardLogger(save_dir=str(run), name="", version=folder, default_hp_metric=False))
+    elif isinstance(configured, Iterable):
+        loggers.extend(configured)
+    elif configured:
+        loggers.append(configured)
+    return [*loggers, MetricsLogger(run / folder)]
+
+
+def checkpoints_of(callbacks: list[Callback], monitor: str | None, mode: Mode | None, run: Path) -> list[Callback]:
+    """The checkpoint callbacks that are missing among the user's: one of the best epoch, one of the last."""
+    own = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    added: list[Callback] = []
+    place: dict[str, Any] = {"dirpath": run / CHECKPOINTS, "enable_version_counter": False}
+    if monitor is not None and mode is not None and not any(callback.monitor for callback in own):
+        added.append(ModelCheckpoint(filename="best-{epoch}", monitor=monitor, mode=mode, **place))
+    if not any(callback.save_last for callback in own):
+        # After the epoch has ended, so that a run that goes on from it begins with a whole epoch.
+        added.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place))
+    return added
+
+
+def monitored(
+    model: LightningModule, datamodule: LightningDataModule | None, trainer: Mapping[str, Any], callbacks: list[Callback]
+) -> tuple[str | None, Mode | None]:
+    """The metric that chooses the best checkpoint, and which way it is better.
+
+    The user's own ``ModelCheckpoint`` says so first, then the module's ``monitor`` and ``mode``, then ``EarlyStopping``.
+
+    Raises:
+        ConfigError: If the module names a metric, but not which way it is better.
+    """
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback.monitor, _mode(callback.mode)
+    monitor = getattr(model, "monitor", None)
+    if isinstance(monitor, str) and (_validates(model, datamodule, trainer) or monitor.startswith("train")):
+        mode = getattr(model, "mode", None) or score_modes(model).get(monitor)
+        if mode not in ("min", "max"):
+            name = type(model).__name__
+            raise ConfigError(f"`{name}.monitor` is '{monitor}', but `{name}.mode` is {mode!r}. Set it to 'min' or 'max'.")
+        return monitor, _mode(mode)
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            return callback.monitor, _mode(callback.mode)
+    return None, None
+
+
+def score_modes(model: LightningModule) -> dict[str, Mode]:
+    """Which way each metric is better, as far as the module says so in ``score_modes``."""
+    declared = getattr(model, "score_modes", None) or {}
+    return dict(declared() if callable(declared) else declared)
+
+
+def plugins_of(configured: Any, strategy: Any) -> list[Any] | None:
+    """The plugins of the Trainer, with checkpoints that are written whole where the strategy writes plain files."""
+    own = [] if configured is None else list(configured) if isinstance(configured, (list, tuple)) else [configured]
+    plain = isinstance(strategy, str) and strategy.split("_find_unused")[0].startswith(_PLAIN_STRATEGIES)
+    if plain and not any(isinstance(plugin, CheckpointIO) for plugin in own):
+        own.append(WholeCheckpointIO())
+    return own or None
+
+
+def _validates(model: LightningModule, datamodule: LightningDataModule | None, trainer: Mapping[str, Any]) -> bool:
+    if trainer.get("limit_val_batches") == 0:
+        return False
+    of_model = type(model).val_dataloader is not LightningModule.val_dataloader
+    of_data = datamodule is not None and type(datamodule).val_dataloader is not LightningDataModule.val_dataloader
+    return of_model or of_data
+
+
+def _mode(mode: str) -> Mode:
+    return "max" if mode == "max" else "min"
+
+
+def _specs(value: Any) -> list[Any]:
+    several = value if isinstance(value, list) else [value]
+    return [spec for spec in several if hasattr(spec, "get") and isinstance(spec.get("class_path"), str)]
+
+
+def _class_of(spec: Any) -> Any:
+    if spec.get("init_args") is None:
+        spec["init_args"] = type(spec)()
+    return import_class(spec["class_path"])
+
+
+def _place_logger(spec: Any, run: Path, folder: str) -> None:
+    cls = _class_of(spec)
+    args = spec["init_args"]
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+
+    def untouched(name: str) -> bool:
+        return name in defaults and args.get(name) in (None, defaults[name], inspect.Parameter.empty)
+
+    kind = cls.__name__
+    if untouched("save_dir"):
+        args["save_dir"] = str(run)
+    if kind == "TensorBoardLogger" and untouched("name") and untouched("version"):
+        args["name"], args["version"] = "", folder
+    elif kind == "CSVLogger" and untouched("name") and untouched("version"):
+        # CSVLogger removes a `metrics.csv` that it finds; ours lies in the folder itself.
+        args["name"], args["version"] = folder, "csv"
+    for name in ("name", "run_name"):
+        if kind not in ("TensorBoardLogger", "CSVLogger") and name in defaults and defaults[name] is None:
+            args[name] = args.get(name) or "/".join(run.parts[-4:])

@@ -1,0 +1,399 @@
+"""A LightningCLI whose results lie in a directory that the configuration names."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing_extensions import override
+
+from runmodel_ext._files import storage_error
+from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RandomState, RunRecorder, how_it_ended
+from runmodel_ext.cli import outfit
+from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
+from runmodel_ext.cli.decisions import Decider, Decision, parent_of
+from runmodel_ext.cli.identity import identity_of
+from runmodel_ext.cli.parser import RunOptions, RunParser
+from runmodel_ext.cli.shorthands import expand
+from runmodel_ext.cli.summary import print_summary
+from runmodel_ext.errors import ConfigError, RunModelError
+from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
+
+_SIGTERM_EXIT = 128 + 15  # what a shell reports of a process that a signal ended
+_CTRL_C_EXIT = 128 + 2
+
+
+class RunCLI(LightningCLI):
+    """A :class:`~lightning.pytorch.cli.LightningCLI` that names, records, resumes and finds runs.
+
+    It takes what LightningCLI takes. ``fit`` writes everything into a directory that the configuration names,
+    and can be repeated; ``test``, ``validate`` and ``predict`` find the run of the same configuration, and its
+    best checkpoint. The seed is 0 unless given, so that a plain ``fit`` is reproducible.
+
+    Args:
+        model_class: The LightningModule, as for LightningCLI; any, chosen by ``class_path``, where it is ``None``.
+        datamodule_class: The LightningDataModule, likewise.
+        seed_everything_default: The seed where none is given.
+        parser_class: A subclass of :class:`RunParser`, for arguments of one's own.
+        args: Arguments instead of those of the command line; errors are raised then, not printed.
+        **kwargs: All else that LightningCLI takes.
+
+    Attributes:
+        run: The run, once it is decided on; ``None`` where nothing is recorded.
+        identity: What the configuration is.
+
+    Raises:
+        RunModelError: If the user's input cannot be used, and ``args`` are given.
+        SystemExit: With code 2 and one sentence, where they come from the command line.
+    """
+
+    def __init__(
+        self,
+        model_class: Any = None,
+        datamodule_class: Any = None,
+        *,
+        seed_everything_default: bool | int = 0,
+        parser_class: type[RunParser] = RunParser,
+        save_config_callback: Any = None,
+        args: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.run: Run | None = None
+        self.identity: Identity
+        self.decision: Decision | None = None
+        self._decider: Decider | None = None
+        with _user_errors(printed=args is None):
+            super().__init__(
+                model_class,
+                datamodule_class,
+                save_config_callback=save_config_callback,
+                seed_everything_default=seed_everything_default,
+                parser_class=parser_class,
+                args=args,
+                **kwargs,
+            )
+
+    @override
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_default_arguments_to_parser(parser)
+        parser.add_class_arguments(RunOptions, "run", instantiate=False)
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if isinstance(args, dict) or hasattr(args, "as_dict"):
+            super().parse_arguments(parser, args)
+        else:
+            words = list(sys.argv[1:] if args is None else args)
+            if words[:1] == ["explain"]:
+                words[0] = "fit"
+                self._explaining = True
+            self.config = parser.parse_args(expand([str(word) for word in words]))
+        # Lightning would let the hyperparameters of a checkpoint override the arguments: it must not see the path.
+        self._ckpt_path = self._section.get("ckpt_path")
+        self._section["ckpt_path"] = None
+        self._seed_was_drawn = self._section.get("seed_everything") is True
+
+    _explaining = False
+    _ckpt_path: str | None = None
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        self._options = self._section["run"].as_dict()
+        self._root = Path(self._options["root"])
+        self._read_start()
+        config = self._plain_config()
+        self.identity = identity_of(config, self._classes(), self._seed())
+        template = NameTemplate(self._options["name"], self._options["aliases"])
+        template.check(self.identity.settings)
+        self._decider = Decider(self._root, template, self.identity)
+        if self._explaining:
+            from runmodel_ext.cli.explain import explain
+
+            explain(self._root, template, self.identity, self._options)
+            raise SystemExit(0)
+        if self._leaves_nothing and self._kind == "fit":
+            return
+        self.decision = self._decide(self._decider, config)
+        self._tell(self.decision.notices)
+        self._check_checkpoint()
+        if self._seed_was_drawn and self.decision.seed != self._seed():
+            self._section["seed_everything"] = seed_everything(self.decision.seed, workers=True, verbose=False)
+        if self.decision.folder:
+            self.run = Run.read(self.decision.path)
+            outfit.keep_inside(self._section["trainer"], self.run.path.absolute(), self.decision.folder)
+        elif self.decision.action == "done":
+            self.run = Run.read(self.decision.path)
+
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self._abandon()
+            raise
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self._trainer_config()
+        callbacks = trainer.get("callbacks") or []
+        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        if self.decision is None or self.decision.action == "done" or self._leaves_nothing:
+            return super().instantiate_trainer(**{**kwargs, **({"logger": False} if self.decision else {})})
+        if self.decision.action == "evaluate":
+            callbacks += self._evaluation_callbacks()
+        else:
+            callbacks += self._fit_callbacks(trainer, callbacks)
+        outfitted = {
+            "callbacks": callbacks,
+            "logger": self._loggers(trainer),
+            "plugins": outfit.plugins_of(trainer.get("plugins"), trainer.get("strategy")),
+        }
+        return super().instantiate_trainer(**{**outfitted, **kwargs})
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Fit, unless the run is done; record how it ends."""
+        if self.decision is None:
+            self.trainer.fit(model, **kwargs)
+            return
+        assert self.run is not None
+        if self.decision.action != "done":
+            self._fit(model, **kwargs)
+        self.run = Run.read(self.run.path)
+        self._print(self.run, "finished already" if self.decision.action == "done" else None)
+
+    def validate(self, model: LightningModule, **kwargs: Any) -> Any:
+        """Validate the run's best checkpoint."""
+        return self._evaluate(self.trainer.validate, model, **kwargs)
+
+    def test(self, model: LightningModule, **kwargs: Any) -> Any:
+        """Test the run's best checkpoint."""
+        return self._evaluate(self.trainer.test, model, **kwargs)
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> Any:
+        """Predict with the run's best checkpoint, and write the predictions as a table."""
+        kwargs["return_predictions"] = False
+        return self._evaluate(self.trainer.predict, model, **kwargs)
+
+    @property
+    def _kind(self) -> str:
+        return self.config.get("subcommand") or "fit"
+
+    @property
+    def _section(self) -> Any:
+        return self.config[self.config["subcommand"]] if self.config.get("subcommand") else self.config
+
+    @property
+    def _leaves_nothing(self) -> bool:
+        return bool(self._section["trainer"].get("fast_dev_run"))
+
+    def _seed(self) -> int | None:
+        seed = self._section.get("seed_everything")
+        return None if seed is None or seed is False else int(seed)
+
+    def _plain_config(self) -> dict[str, Any]:
+        dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_none=False))
+        config: dict[str, Any] = dumped[self._kind] if self.config.get("subcommand") else dumped
+        # A parent is known by what it is, not by where it lies.
+        parent = f"{self._parent['digest']}/{self._parent['seed']}" if self._parent else None
+        config["run"].update(start=self._options["start"], extend=parent)
+        return config
+
+    def _classes(self) -> dict[str, Any]:
+        return {
+            "model": None if self.subclass_mode_model else self._model_class,
+            "data": None if self.subclass_mode_data else self._datamodule_class,
+        }
+
+    def _read_start(self) -> None:
+        """Turn ``fit``'s ``--ckpt_path`` into ``run.start``, and find the run that ``--extend`` names."""
+        options = self._options
+        self._parent: dict[str, Any] | None = None
+        if self._kind == "fit" and self._ckpt_path is not None:
+            if self._ckpt_path == "last":
+                options["on_existing"] = "resume"
+            elif self._ckpt_path in ("best", "hpc", "registry"):
+                raise ConfigError(f"`fit --ckpt_path {self._ckpt_path}` means nothing here. Give a file, or 'last'.")
+            else:
+                options["start"] = self._ckpt_path
+        if options["start"]:
+            check_checkpoint(options["start"])
+        if self._kind == "fit" and options["extend"]:
+            self._parent = parent_of(options["extend"], self._root)
+            epochs, wanted = self._parent.pop("epochs"), self._section["trainer"].get("max_epochs")
+            if wanted is not None and epochs is not None and 0 <= wanted <= epochs:
+                raise ConfigError(
+                    f"The run '{self._parent['run']}' has trained {epochs} epochs already, and `trainer.max_epochs` "
+                    f"is {wanted}. Give `--extend` a larger `--trainer.max_epochs`."
+                )
+
+    def _decide(self, decider: Decider, config: dict[str, Any]) -> Decision:
+        if self._kind != "fit":
+            return decider.evaluate(self._kind, self._options, self._ckpt_path)
+        return decider.fit(self._options, lambda: self._contents(config))
+
+    def _contents(self, config: dict[str, Any]) -> dict[str, Any]:
+        code, patch = code_state(Path.cwd(), self._root)
+        return {
+            "config": config_text(config, self._parent["run"] if self._parent else None),
+            "patch": patch,
+            "tags": self._options["tags"],
+            "notes": self._options["notes"],
+            "code": code,
+            "environment": environment(),
+            "parent": self._parent,
+        }
+
+    def _check_checkpoint(self) -> None:
+        assert self.decision is not None
+        if self.decision.checkpoint is None:
+            return
+        try:
+            found = differences(check_checkpoint(self.decision.checkpoint), self.identity.settings)
+        except RunModelError:
+            self._abandon()
+            raise
+        if found and self.decision.action != "resume":
+            self._tell([tell_differences(self.decision.checkpoint, found)])
+
+    def _trainer_config(self) -> dict[str, Any]:
+        instantiated = self.config_init.get(str(self.subcommand), self.config_init)
+        return dict(instantiated.get("trainer") or {})
+
+    def _loggers(self, trainer: dict[str, Any]) -> Any:
+        assert self.decision is not None
+        if not self.decision.folder or trainer.get("barebones"):
+            return False
+        return outfit.loggers_of(trainer.get("logger"), self.decision.run_path.absolute(), self.decision.folder)
+
+    def _fit_callbacks(self, trainer: dict[str, Any], callbacks: list[Any]) -> list[Any]:
+        assert self.decision is not None
+        writer = self.decision.writer
+        assert writer is not None
+        monitor, mode = outfit.monitored(self.model, self.datamodule, trainer, callbacks)
+        if global_rank() == 0:
+            writer.update(lambda record: record.update(monitor=monitor, mode=mode))
+        added: list[Any] = [RunRecorder(writer, monitor, mode, outfit.score_modes(self.model)), RandomState()]
+        if trainer.get("enable_checkpointing") is not False and not trainer.get("barebones"):
+            added += outfit.checkpoints_of(callbacks, monitor, mode, self.decision.run_path.absolute())
+        return added
+
+    def _evaluation_callbacks(self) -> list[Any]:
+        assert self.decision is not None
+        writer, checkpoint = self.decision.writer, self.decision.checkpoint
+        added: list[Any] = []
+        if writer is not None:
+            home = Run.read(writer.path).home
+            inside = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(home.resolve())
+            shown = Path(checkpoint).resolve().relative_to(home.resolve()).as_posix() if inside and checkpoint else checkpoint
+            added.append(EvaluationRecorder(writer, outfit.score_modes(self.model), shown))
+        if self._kind == "predict":
+            added.append(PredictionWriter(self._prediction_folder()))
+        return added
+
+    def _prediction_folder(self) -> Path:
+        assert self.decision is not None
+        if self.decision.folder:
+            return self.decision.run_path / self.decision.folder
+        folder = self.decision.run_path / f"predict-{self.identity.digest[:8]}-{os.getpid()}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _fit(self, model: LightningModule, **kwargs: Any) -> None:
+        assert self.decision is not None
+        assert self.run is not None
+        kwargs.pop("ckpt_path", None)
+        try:
+            self.trainer.fit(model, ckpt_path=self.decision.checkpoint, **kwargs)
+        except BaseException as error:
+            self._record_end(error)
+            if isinstance(error, SIGTERMException):
+                raise SystemExit(_SIGTERM_EXIT) from error
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                raise SystemExit(_CTRL_C_EXIT) from error
+            if isinstance(error, OSError) and not isinstance(error, RunModelError):
+                explained = storage_error(error, error.filename or self.run.path)
+                if explained is not None:
+                    raise explained from error
+            raise
+        finally:
+            if self._decider is not None and self._decider.claim is not None:
+                self._decider.claim.release()
+
+    def _record_end(self, error: BaseException) -> None:
+        assert self.decision is not None
+        assert self.run is not None
+        if global_rank() != 0 or not self.run.path.exists():
+            return
+        run, writer = Run.read(self.run.path), self.decision.writer
+        if writer is not None and run.record["status"] == "running":
+            writer.end(*how_it_ended(error))
+        if isinstance(error, RunModelError) and not run.progress and not run.metrics():
+            self._abandon()  # a mistake of the user's that came to light before anything was trained
+
+    def _evaluate(self, function: Any, model: LightningModule, **kwargs: Any) -> Any:
+        assert self.decision is not None
+        kwargs["ckpt_path"] = self.decision.checkpoint
+        try:
+            result = function(model, **kwargs)
+        except SIGTERMException as error:
+            raise SystemExit(_SIGTERM_EXIT) from error
+        if self.run is not None and self.decision.folder:
+            self.run = Run.read(self.run.path)
+            self._print(self.run, None, folder=self.decision.folder)
+        elif self._kind == "predict":
+            self._tell([f"The predictions lie below '{self.decision.path}'."])
+        return result
+
+    def _abandon(self) -> None:
+        if self._decider is not None and self._decider.claim is not None:
+            self._decider.claim.abandon()
+
+    @staticmethod
+    @rank_zero_only
+    def _tell(notices: Sequence[str]) -> None:
+        for notice in notices:
+            print(notice, file=sys.stderr)
+
+    @staticmethod
+    @rank_zero_only
+    def _print(run: Run, remark: str | None, folder: str | None = None) -> None:
+        print_summary(run, remark, folder)
+
+
+def config_text(config: dict[str, Any], parent: str | None) -> str:
+    """The ``config.yaml`` of a run: what ``fit --config`` needs to make the same run.
+
+    What belongs to one command and not to the configuration (``run.on_existing``, ``ckpt_path``) is left out.
+    """
+    kept = {key: value for key, value in config.items() if key not in ("config", "ckpt_path", "verbose", "return_predictions")}
+    kept["run"] = {key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")}
+    kept["run"]["extend"] = parent
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+@contextmanager
+def _user_errors(printed: bool) -> Iterator[None]:
+    try:
+        yield
+    except RunModelError as error:
+        if not printed or os.environ.get("RUNMODEL_DEBUG"):
+            raise
+        print(f"runmodel: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def main(args: Sequence[str]) -> None:
+    """Run one of the commands that need torch: fit, validate, test, predict, explain, schema."""
+    if list(args[:1]) == ["schema"]:
+        from runmodel_ext.cli.schema import main as schema
+
+        schema(args[1:])
+        return
+    RunCLI(args=list(args), parser_kwargs={"default_env": True, "env_prefix": "RUNMODEL"})
