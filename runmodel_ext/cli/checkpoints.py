@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from runmodel_ext.cli.identity import canonical_classes
 from runmodel_ext.errors import CheckpointError
 from runmodel_ext.runs import flatten, same
 
@@ -49,7 +50,8 @@ def differences(hyperparameters: Mapping[str, Any], settings: Mapping[str, Any])
         settings: The flat settings of the configuration.
     """
     own = {name: value for name, value in hyperparameters.items() if not name.startswith("_")}
-    made_with = flatten({"model": own})
+    spec = {"class_path": hyperparameters["_class_path"], "init_args": own} if "_class_path" in hyperparameters else own
+    made_with = flatten(canonical_classes({"model": spec}))
     return {
         key: (value, settings[key])
         for key, value in made_with.items()

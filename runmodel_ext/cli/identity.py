@@ -127,6 +127,22 @@ def import_class(path: str) -> Any:
     raise ConfigError(f"The class '{path}' cannot be imported. Check its spelling, and that its module is on the path.")
 
 
+def canonical_classes(value: Any) -> Any:
+    """A nested configuration with each class under its one import path; classes that are gone keep theirs."""
+    if _is_spec(value):
+        inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
+        try:
+            path = class_path(import_class(value["class_path"]))
+        except ConfigError:
+            path = value["class_path"]
+        return {"class_path": path, "init_args": canonical_classes(inner)}
+    if isinstance(value, Mapping):
+        return {key: canonical_classes(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical_classes(item) for item in value]
+    return value
+
+
 def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     # Only what differs from Trainer's own defaults: a new version of Lightning with one more argument
     # must not give every configuration another identity.

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -155,6 +157,8 @@ class RunCLI(LightningCLI):
             "logger": self._loggers(trainer),
             "plugins": outfit.plugins_of(trainer.get("plugins"), trainer.get("strategy")),
         }
+        if self.decision.action == "evaluate" and not any(isinstance(one, Checkpoint) for one in callbacks):
+            outfitted["enable_checkpointing"] = False
         return super().instantiate_trainer(**{**outfitted, **kwargs})
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -341,7 +345,10 @@ class RunCLI(LightningCLI):
         assert self.decision is not None
         kwargs["ckpt_path"] = self.decision.checkpoint
         try:
-            result = function(model, **kwargs)
+            with warnings.catch_warnings():
+                # It asks for the callbacks that the fit had, which an evaluation has no use for.
+                warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+                result = function(model, **kwargs)
         except SIGTERMException as error:
             raise SystemExit(_SIGTERM_EXIT) from error
         if self.run is not None and self.decision.folder:
