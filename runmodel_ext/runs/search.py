@@ -1,8 +1,7 @@
-"""Finding runs: all below a root, by condition, by reference, by settings."""
+"""Finding runs: by condition, by reference, by settings."""
 
 import gc
 import json
-import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,35 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runmodel_ext.errors import ConfigError, NotFoundError, RecordError
-from runmodel_ext.runs.run import RECORD, SCHEMA, Run
+from runmodel_ext.errors import ConfigError, NotFoundError
+from runmodel_ext.runs.run import RECORD, Run
 from runmodel_ext.runs.values import MISSING, did_you_mean, is_number, same, same_number
+from runmodel_ext.runs.walk import DEFAULT_ROOT, iter_runs
 from runmodel_ext.runs.where import FIELDS, field_names, look_up, parse_condition
 
-log = logging.getLogger(__name__)
-
-DEFAULT_ROOT = "results"
+__all__ = ["DEFAULT_ROOT", "find_runs", "iter_runs", "match_run", "nearest_run", "resolve_run"]
 
 _NEWEST_FIRST = frozenset({"created", "ended"})
 _SHORTEST_DIGEST = 4
 _LISTED = 10
 _COMPARED = 1000
-_BATCH = 100
-
-
-def iter_runs(root: str | Path = DEFAULT_ROOT) -> Iterator[Run]:
-    """All runs below ``root``, in no particular order; none where there is no such directory.
-
-    What lies inside a run, hidden directories and links to directories are not searched. A damaged record is
-    passed over with a warning that names it.
-    """
-    batch: dict[str, bytes] = {}
-    for directory, content in _contents(os.fspath(root)):
-        batch[directory] = content
-        if len(batch) == _BATCH:
-            yield from _runs(batch)
-            batch.clear()
-    yield from _runs(batch)
 
 
 def find_runs(
@@ -97,15 +79,14 @@ def resolve_run(reference: str | Path, root: str | Path = DEFAULT_ROOT) -> Run:
     if text != "last" and (placed := _run_around(text) or _run_around(f"{root}/{text}")):
         return placed
     runs = list(iter_runs(root))
-    outside = list(iter_runs(text)) if os.sep in text else []
-    if not runs and not outside:
+    if not runs:
         found = "it holds no runs" if Path(root).is_dir() else "there is no such directory"
         raise NotFoundError(
             f"No run '{text}' below '{root}': {found}. Begin one with `runmodel fit`, or give another root."
         )
     if text == "last":
         return max(runs, key=lambda run: (run.created, run.version))
-    if fitting := outside or _fitting(text, runs, Path(root)):
+    if fitting := _fitting(_below(root, text), runs, Path(root)):
         return _the_one(text, fitting)
     newest = sorted(runs, key=lambda run: run.created, reverse=True)[:_COMPARED]
     parts = [part for run in newest for part in (run.name, *run.name.split("/"))]
@@ -152,64 +133,6 @@ def match_run(
     return [run for run in drifted if earlier[id(run)] == closest], closest
 
 
-def _contents(root: str) -> Iterator[tuple[str, bytes]]:
-    """Every directory below ``root`` that holds a record, and the record as it lies there."""
-    waiting = [root]
-    while waiting:
-        directory = waiting.pop()
-        content = _content(f"{directory}/{RECORD}")
-        if content is None:
-            waiting.extend(_directories(directory))
-        else:
-            yield directory, content
-
-
-def _content(path: str) -> bytes | None:
-    # Four system calls a record; a file object would cost as much again.
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, os.fstat(descriptor).st_size)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-def _runs(batch: Mapping[str, bytes]) -> Iterator[Run]:
-    # Records that are parsed together share the strings of their keys, which saves a third of the memory.
-    try:
-        records = json.loads(b"[" + b",".join(batch.values()) + b"]")
-    except ValueError:
-        records = []
-    if len(records) != len(batch):
-        records = [None] * len(batch)
-    for directory, record in zip(batch, records, strict=True):
-        if _is_whole(record):
-            yield Run(Path(directory), record)
-            continue
-        try:
-            yield Run.read(directory)
-        except (NotFoundError, RecordError) as error:
-            log.warning("A run is passed over. %s", error)
-        except OSError as error:
-            log.warning(
-                "A run is passed over. The record in '%s' cannot be read: %s.", directory, error.strerror
-            )
-
-
-def _is_whole(record: Any) -> bool:
-    return (
-        isinstance(record, dict)
-        and {"schema", "name", "digest", "status"} <= record.keys()
-        and record["schema"] in range(1, SCHEMA + 1)
-    )
-
-
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Keep the garbage collector from walking again and again through records that are all in use."""
@@ -220,21 +143,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _directories(directory: str) -> list[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return [
-                entry.path
-                for entry in entries
-                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        log.warning("The directory '%s' is passed over: %s.", directory, error.strerror)
-        return []
 
 
 def _check_field(field: str, runs: Sequence[Run]) -> None:
@@ -294,17 +202,26 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _fitting(text: str, runs: Sequence[Run], root: Path) -> list[Run]:
+def _below(root: str | Path, text: str) -> str:
+    """A path as names spell it; one that lies in ``root`` relative to it."""
+    base, place = Path(root).absolute(), Path(text).absolute()
+    if os.sep in text and place != base and place.is_relative_to(base):
+        return place.relative_to(base).as_posix()
+    return text.replace(os.sep, "/").strip("/ ")
+
+
+def _fitting(wanted: str, runs: Sequence[Run], root: Path) -> list[Run]:
     """The runs of that name, else those of that digest or part of the name, else those of a name like it."""
-    wanted = text.replace(os.sep, "/").strip("/")
-    names = [(f"/{run.name}/", f"/{run.path.relative_to(root).as_posix()}/", run) for run in runs]
-    if named := [run for name, place, run in names if f"/{wanted}/" in (name, place)]:
+    if not wanted or wanted == ".":
+        return []
+    is_digest = len(wanted) >= _SHORTEST_DIGEST
+    names = [(f"/{run.name}//{run.path.relative_to(root).as_posix()}/", run) for run in runs]
+    if named := [run for name, run in names if wanted == run.name or name.endswith(f"//{wanted}/")]:
         return named
-    parts = [run for name, place, run in names if f"/{wanted}/" in name or f"/{wanted}/" in place]
-    prefixed = [run for run in runs if run.digest.startswith(wanted) and len(wanted) >= _SHORTEST_DIGEST]
-    if either := [*parts, *(run for run in prefixed if run not in parts)]:
-        return either
-    return [run for name, place, run in names if wanted and (wanted in name or wanted in place)]
+    parts = [
+        run for name, run in names if f"/{wanted}/" in name or (is_digest and run.digest.startswith(wanted))
+    ]
+    return parts or [run for name, run in names if wanted in name]
 
 
 def _the_one(text: str, fitting: Sequence[Run]) -> Run:

@@ -44,7 +44,7 @@ def same_number(left: Any, right: Any) -> bool:
         (True, False)
     """
     if is_number(left) and is_number(right):
-        return bool(left == right)
+        return bool(left == right or (left != left and right != right))
     return same(left, right)
 
 

@@ -27,7 +27,6 @@ SETTINGS: dict[str, Any] = {
     "model.optimizer.betas": [0.9, 0.999],
     "model.optimizer.weight_decay": 0.01,
     "model.optimizer.eps": 1e-08,
-    "model.optimizer.lr": 0.01,
     "model.scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
     "model.scheduler.T_max": 10,
     "model.scheduler.eta_min": 0.0,
