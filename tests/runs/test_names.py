@@ -186,6 +186,14 @@ def test_changes_fit_any_limit_in_safe_signs(changes: dict[str, Any], limit: int
     assert re.fullmatch(r"[A-Za-z0-9.+=,_-]+", component)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(texts, texts, min_size=1, max_size=12), st.integers(3, 120))
+def test_every_change_is_shown_or_counted(changes: dict[str, Any], limit: int) -> None:
+    component = changes_component(changes, limit)
+    left_out = re.search(r"(?:^|,)\+(\d+)$", component)
+    assert component.count("=") + int(left_out[1] if left_out else 0) == len(changes)
+
+
 def test_a_very_long_list_is_spelled_at_once() -> None:
     assert changes_component({"sizes": list(range(100_000))}) == "sizes=0+1+2+3+4+5+99994more"
 

@@ -178,6 +178,16 @@ def test_what_is_no_version_is_not_taken_for_one(name: str) -> None:
     assert NameTemplate().version_of(name, FIELDS, SETTINGS) is None
 
 
+def test_the_rest_of_a_name_stays_while_versions_gain_figures() -> None:
+    for count in range(20):
+        known = {**FIELDS, "changes": {f"key{number}": "x" * 9 for number in range(count)}}
+        names = [
+            NameTemplate("{changes}-{digest}-v{version}").fill({**known, "version": version}, {}).name
+            for version in (9, 10, 99_999)
+        ]
+        assert len({name.rpartition("-v")[0] for name in names}) == 1
+
+
 def test_versions_of_other_runs_in_the_same_directory_are_told_apart() -> None:
     name = NameTemplate("{changes}-{digest}-v{version}")
     other = name.fill({**FIELDS, "digest": "zzzzzzzz", "version": 3}, SETTINGS).name
