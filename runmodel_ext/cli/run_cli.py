@@ -48,6 +48,7 @@ class RunCLI(LightningCLI):
         **kwargs: All else that LightningCLI takes.
 
     Attributes:
+        parsers: The parser of each command, in the order of ``subcommands()``.
         run: The run, once it is decided on; ``None`` where nothing is recorded.
         identity: What the configuration is.
 
@@ -68,6 +69,7 @@ class RunCLI(LightningCLI):
         **kwargs: Any,
     ) -> None:
         self.run: Run | None = None
+        self.parsers: list[LightningArgumentParser] = []
         self.identity: Identity
         self.decision: Decision | None = None
         self._decider: Decider | None = None
@@ -86,6 +88,7 @@ class RunCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_default_arguments_to_parser(parser)
         parser.add_class_arguments(RunOptions, "run", instantiate=False)
+        self.parsers.append(parser)
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -211,8 +214,8 @@ class RunCLI(LightningCLI):
 
     def _classes(self) -> dict[str, Any]:
         return {
-            "model": None if self.subclass_mode_model else self._model_class,
-            "data": None if self.subclass_mode_data else self._datamodule_class,
+            "model": None if self.subclass_mode_model else self.model_class,
+            "data": None if self.subclass_mode_data else self.datamodule_class,
         }
 
     def _read_start(self) -> None:
@@ -245,7 +248,7 @@ class RunCLI(LightningCLI):
     def _contents(self, config: dict[str, Any]) -> dict[str, Any]:
         code, patch = code_state(Path.cwd(), self._root)
         return {
-            "config": config_text(config, self._parent["run"] if self._parent else None),
+            "config": self._schema_line() + config_text(config, self._parent["run"] if self._parent else None),
             "patch": patch,
             "tags": self._options["tags"],
             "notes": self._options["notes"],
@@ -253,6 +256,11 @@ class RunCLI(LightningCLI):
             "environment": environment(),
             "parent": self._parent,
         }
+
+    def _schema_line(self) -> str:
+        # From <root>/<data>/<model>/… an editor finds the schema that `runmodel schema` writes into the root.
+        schema = self._root.absolute() / "runmodel.schema.json"
+        return f"# yaml-language-server: $schema={schema.as_uri()}\n" if schema.exists() else ""
 
     def _check_checkpoint(self) -> None:
         assert self.decision is not None
@@ -398,9 +406,26 @@ def _user_errors(printed: bool) -> Iterator[None]:
 
 def main(args: Sequence[str]) -> None:
     """Run one of the commands that need torch: fit, validate, test, predict, explain, schema."""
-    if list(args[:1]) == ["schema"]:
-        from runmodel_ext.cli.schema import main as schema
+    import runmodel_ext.data
+    import runmodel_ext.modules
+    import runmodel_ext.networks  # noqa: F401  so that `--model ClassificationModule` finds them by their bare names
 
-        schema(args[1:])
-        return
-    RunCLI(args=list(args), parser_kwargs={"default_env": True, "env_prefix": "RUNMODEL"})
+    # Lightning 2.6 asks torch in a way that torch 2.13 calls old; a user can do nothing about it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    words = list(args)
+    kwargs: dict[str, Any] = {"parser_kwargs": {"default_env": True, "env_prefix": "RUNMODEL"}}
+    if words[:1] == ["schema"]:
+        _SchemaCLI(args=words, **kwargs)
+    else:
+        RunCLI(args=words, **kwargs)
+
+
+class _SchemaCLI(RunCLI):
+    """Builds the parsers, and parses nothing."""
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        from runmodel_ext.cli.schema import main as write_schema
+
+        write_schema(list(args)[1:], self.parsers[0])
+        raise SystemExit(0)

@@ -1,6 +1,6 @@
 """What a command prints at its end: the scores, and where the run lies."""
 
-from runmodel_ext.cli.commands import duration
+from runmodel_ext.cli.sections import duration
 from runmodel_ext.cli.tables import print_rows
 from runmodel_ext.runs import Run, Score
 
