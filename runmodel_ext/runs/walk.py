@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 DEFAULT_ROOT = "results"
 
 _BATCH = 100
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 def iter_runs(root: str | Path = DEFAULT_ROOT) -> Iterator[Run]:
@@ -47,7 +48,7 @@ def _contents(root: str) -> Iterator[tuple[str, bytes]]:
 def _content(path: str) -> bytes | None:
     # Four system calls a record; a file object would cost as much again.
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, _READ)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
