@@ -245,7 +245,8 @@ class SupervisedModule(LightningModule):
         super().save_hyperparameters(*args, ignore=ignored, frame=caller, logger=logger)
 
     def _log_metrics(self, phase: Phase) -> None:
-        self.log_dict(self.scores.compute(phase), prog_bar=True, sync_dist=True)
+        scores = self.scores.compute(phase)
+        self.log_dict(scores, prog_bar=True, sync_dist=True, add_dataloader_idx=False)
 
     def _mode_of(self, monitor: str) -> str:
         modes = self.score_modes
