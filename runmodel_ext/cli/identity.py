@@ -197,7 +197,7 @@ def _split(nested: dict[str, Any], patterns: Sequence[str]) -> _Split:
     for pattern in patterns:
         if pattern not in used:
             raise ConfigError(
-                f"`run.ignore` names '{pattern}', but no setting is called so. {did_you_mean(pattern, seen)}".strip()
+                f"`run.ignore` names '{pattern}', but no setting is called so.{did_you_mean(pattern, seen)}"
             )
     return _Split(decides, left_out)
 

@@ -26,7 +26,7 @@ from runmodel_ext.cli.parser import RunOptions, RunParser
 from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.summary import print_summary
 from runmodel_ext.errors import ConfigError, RunModelError
-from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
+from runmodel_ext.runs import Identity, NameTemplate, Run, canonical_json, code_state, environment, global_rank
 
 _SIGTERM_EXIT = 128 + 15  # what a shell reports of a process that a signal ended
 _CTRL_C_EXIT = 128 + 2
@@ -207,6 +207,7 @@ class RunCLI(LightningCLI):
     def _plain_config(self) -> dict[str, Any]:
         dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_none=False))
         config: dict[str, Any] = dumped[self._kind] if self.config.get("subcommand") else dumped
+        config = sets_in_order(self._section, config)
         # A parent is known by what it is, not by where it lies.
         parent = f"{self._parent['digest']}/{self._parent['seed']}" if self._parent else None
         config["run"].update(start=self._options["start"], extend=parent)
@@ -391,6 +392,24 @@ def config_text(config: dict[str, Any], parent: str | None) -> str:
     kept["run"] = {key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")}
     kept["run"]["extend"] = parent
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def sets_in_order(parsed: Any, dumped: Any) -> Any:
+    """A dumped configuration in which what was parsed as a set is a sorted list.
+
+    The order of a dumped set follows the hash seed of the process, which is no part of a configuration.
+
+    Example:
+        >>> sets_in_order({"words": {"b", "a"}, "n": 1}, {"words": ["b", "a"], "n": 1})
+        {'words': ['a', 'b'], 'n': 1}
+    """
+    if isinstance(parsed, (set, frozenset)) and isinstance(dumped, list):
+        return sorted(dumped, key=canonical_json)
+    if isinstance(dumped, dict) and hasattr(parsed, "get"):
+        return {key: sets_in_order(parsed.get(key), value) for key, value in dumped.items()}
+    if isinstance(dumped, list) and isinstance(parsed, (list, tuple)) and len(parsed) == len(dumped):
+        return [sets_in_order(one, other) for one, other in zip(parsed, dumped, strict=True)]
+    return dumped
 
 
 @contextmanager

@@ -48,9 +48,16 @@ def make_schema(parser: ArgumentParser) -> str:
 
     Nothing is required in it: a configuration may leave to the command line what it likes.
     """
-    schema = _Schema().generate(parser)
-    schema.pop("required", None)
-    return json.dumps(schema, indent=1, default=str) + "\n"
+    return json.dumps(_without_required(_Schema().generate(parser)), indent=1, default=str) + "\n"
+
+
+def _without_required(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        kept = {key: _without_required(value) for key, value in schema.items()}
+        if isinstance(kept.get("required"), list):
+            kept["required"] = [name for name in kept["required"] if name == "class_path"]
+        return kept
+    return [_without_required(item) for item in schema] if isinstance(schema, list) else schema
 
 
 class _Schema(ParserJsonschema):  # type: ignore[misc]
@@ -64,6 +71,13 @@ class _Schema(ParserJsonschema):  # type: ignore[misc]
     def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
         schema: dict[str, Any] = super().class_path_schema(class_path, action)
         schema["properties"]["class_path"] = {"enum": _ways_to_write(class_path)}
+        return schema
+
+    @override
+    def callable_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = super().callable_schema(typehint, action)
+        if schema == {"type": "string"}:  # it returns one of several kinds, which jsonargparse does not describe
+            return {"anyOf": [schema, self.unknown_class_path_schema()]}
         return schema
 
     @override
