@@ -23,6 +23,19 @@ _LISTED = 10
 _COMPARED = 1000
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking again and again through records that are all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_collector_paused()
 def find_runs(
     root: str | Path = DEFAULT_ROOT,
     where: Sequence[str] = (),
@@ -50,8 +63,7 @@ def find_runs(
     if limit is not None and limit < 0:
         raise ConfigError(f"The limit must be 0 or more, but is {limit}. Leave it out to see all runs.")
     conditions = [parse_condition(text) for text in where]
-    with _collector_paused():
-        every = sorted(iter_runs(root), key=lambda run: (run.created, run.name), reverse=True)
+    every = sorted(iter_runs(root), key=lambda run: (run.created, run.name), reverse=True)
     for field in [*(condition.field for condition in conditions), *([sort] if sort else [])]:
         _check_field(field, every)
     runs = [run for run in every if all(condition.matches(run) for condition in conditions)]
@@ -62,6 +74,7 @@ def find_runs(
     return runs[:limit]
 
 
+@_collector_paused()
 def resolve_run(reference: str | Path, root: str | Path = DEFAULT_ROOT) -> Run:
     """The run that a user means.
 
@@ -131,18 +144,6 @@ def match_run(
     drifted = sorted((run for run in runs if id(run) in earlier), key=lambda run: run.created, reverse=True)
     closest = min((earlier[id(run)] for run in drifted), key=len, default=[])
     return [run for run in drifted if earlier[id(run)] == closest], closest
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking again and again through records that are all in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _check_field(field: str, runs: Sequence[Run]) -> None:
