@@ -71,7 +71,6 @@ class EpochSampler(DistributedSampler[Any]):
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader over an :class:`EpochSampler` that goes on where a checkpoint left it."""
 
-    sampler: EpochSampler
     _given = 0
     _epoch = 0
     _resume: tuple[int, int] | None = None
@@ -81,20 +80,21 @@ class ResumableLoader(DataLoader[Any]):
         # A generator starts at the first `next`, when Lightning has told the sampler its epoch.
         epoch, given = self._resume or (-1, 0)
         self._resume = None
-        self._epoch = self.sampler.epoch
-        self._given = given if epoch == self._epoch and given < len(self) else 0
-        self.sampler.skip = self._given * (self.batch_size or 1)
+        self._given = 0
+        if isinstance(self.sampler, EpochSampler):  # with `overfit_batches`, Lightning puts in its own
+            self._epoch = self.sampler.epoch
+            self._given = given if epoch == self._epoch and given < len(self) else 0
+            self.sampler.skip = self._given * (self.batch_size or 1)
         for batch in super().__iter__():
             self._given += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader is: seed, epoch, and the batches that it has given in it."""
-        return {"seed": self.sampler.run_seed, "epoch": self._epoch, "batches": self._given}
+        """Where the loader is: the epoch, and the batches that it has given in it."""
+        return {"epoch": self._epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from there, if the next epoch asked for is that one."""
-        self.sampler.run_seed = state["seed"]
         self._resume = (state["epoch"], state["batches"])
 
 
@@ -121,15 +121,18 @@ class LoadersModule(LightningDataModule):
             raise ConfigError(f"`num_workers` must be at least 0, but is {num_workers}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self._seed: int | None = None
 
     @override
     def train_dataloader(self) -> ResumableLoader:
-        seed = torch.initial_seed()
+        if self._seed is None:
+            self._seed = torch.initial_seed()
         replicas, rank = 1, 0
         if self.trainer is not None:
-            seed = self.trainer.strategy.broadcast(seed)  # without a seed, each process has drawn its own
+            # Without a seed, each process has drawn its own.
+            self._seed = self.trainer.strategy.broadcast(self._seed)
             replicas, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = EpochSampler(self.train_set, seed, replicas, rank)
+        sampler = EpochSampler(self.train_set, self._seed, replicas, rank)
         return ResumableLoader(self.train_set, sampler=sampler, **self._settings())
 
     @override
@@ -144,6 +147,20 @@ class LoadersModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test part."""
         return self.test_dataloader()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of the fit, so that a resumed one goes on with it."""
+        return {} if self._seed is None else {"seed": self._seed}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the seed of the checkpoint."""
+        self._seed = state_dict["seed"]
+
+    @override
+    def teardown(self, stage: str) -> None:
+        self._seed = None  # the next fit takes the seed of its own time
 
     def _settings(self) -> dict[str, Any]:
         # Starting a loader draws from its generator: one of its own leaves the global stream to the training.
