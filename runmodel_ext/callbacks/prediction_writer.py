@@ -97,7 +97,7 @@ def as_rows(prediction: Any, indices: Sequence[int] | None) -> list[dict[str, An
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         return None
-    places = list(indices or []) or [""] * lengths.pop()
+    places: list[int | str] = [*(indices or [])] or [""] * lengths.pop()
     return [
         {"index": place, **dict(zip(columns, values, strict=True))}
         for place, values in zip(places, zip(*columns.values(), strict=True), strict=True)

@@ -101,7 +101,9 @@ class RunRecorder(Callback):
             self.best = current
         elif self.monitor in values:
             mode = self.modes.get(self.monitor)
-            same_epoch = self.best["epoch"] == current["epoch"] and values[self.monitor] == self.best["values"][self.monitor]
+            same_epoch = (
+                self.best["epoch"] == current["epoch"] and values[self.monitor] == self.best["values"][self.monitor]
+            )
             if same_epoch:
                 self.best["values"].update(values)
             elif Score(values[self.monitor], mode).beats(Score(self.best["values"][self.monitor], mode)):

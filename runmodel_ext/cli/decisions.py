@@ -212,11 +212,19 @@ def parent_of(reference: str, root: Path) -> dict[str, Any]:
     """
     run = resolve_run(reference, root)
     if run.status != "finished":
-        raise ConfigError(f"`--extend` goes on with a finished run, but '{run.name}' is {run.status}. Fit it to its end first.")
+        raise ConfigError(
+            f"`--extend` goes on with a finished run, but '{run.name}' is {run.status}. Fit it to its end first."
+        )
     checkpoint = run.checkpoint("last")
     if checkpoint is None:
         raise CheckpointError(f"The run '{run.name}' has no last checkpoint to go on from.")
-    return {"run": run.name, "digest": run.digest, "seed": run.seed, "checkpoint": str(checkpoint), "epochs": run.progress.get("epoch")}
+    return {
+        "run": run.name,
+        "digest": run.digest,
+        "seed": run.seed,
+        "checkpoint": str(checkpoint),
+        "epochs": run.progress.get("epoch"),
+    }
 
 
 def nearest_text(run: Run, found: Mapping[str, tuple[Any, Any]]) -> str:

@@ -46,7 +46,11 @@ def explain(root: Path, template: NameTemplate, identity: Identity, options: Map
     if near is not None:
         run, differing = near
         same = "It has the same settings, with another seed or version."
-        print(f"\n{nearest_text(run, differing)}" if differing else f"\nThe nearest is '{run.name}' ({run.status}). {same}")
+        print(
+            f"\n{nearest_text(run, differing)}"
+            if differing
+            else f"\nThe nearest is '{run.name}' ({run.status}). {same}"
+        )
 
 
 def _what_would_happen(found: Look) -> str:

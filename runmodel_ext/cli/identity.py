@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ CALLBACK_IGNORES = frozenset({
 })  # fmt: skip
 
 #: Keys of a command, not of a configuration.
-COMMAND_KEYS = frozenset({"config", "run", "ckpt_path", "verbose", "weights_only", "return_predictions", "seed_everything"})
+COMMAND_KEYS = frozenset(
+    {"config", "run", "ckpt_path", "verbose", "weights_only", "return_predictions", "seed_everything"}
+)
 
 _ORDER = ("model", "optimizer", "lr_scheduler", "data", "trainer")
 # A class of the script that is run cannot be imported again by its path without running the script twice.
@@ -146,7 +149,7 @@ def canonical_classes(value: Any) -> Any:
 def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     # Only what differs from Trainer's own defaults: a new version of Lightning with one more argument
     # must not give every configuration another identity.
-    defaults = class_defaults(Trainer)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
     differing = {key: value for key, value in trainer.items() if not same(value, defaults.get(key))}
     return {key: value for key, value in differing.items() if value is not None}
 
@@ -227,8 +230,7 @@ def class_defaults(cls: Any) -> dict[str, Any]:
     """The defaults of a class's arguments, as a configuration would hold them; those without one are absent."""
     parser = ArgumentParser(exit_on_error=False, default_env=False)
     parser.add_class_arguments(cls, "x", fail_untyped=False, sub_configs=True)
-    defaults = parser.get_defaults().get("x", Namespace())
-    return dict(_plain(defaults))
+    return dict(_plain(parser.get_defaults().get("x")) or {})
 
 
 def _plain(value: Any) -> Any:

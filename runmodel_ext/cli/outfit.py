@@ -71,7 +71,10 @@ def checkpoints_of(callbacks: list[Callback], monitor: str | None, mode: Mode | 
 
 
 def monitored(
-    model: LightningModule, datamodule: LightningDataModule | None, trainer: Mapping[str, Any], callbacks: list[Callback]
+    model: LightningModule,
+    datamodule: LightningDataModule | None,
+    trainer: Mapping[str, Any],
+    callbacks: list[Callback],
 ) -> tuple[str | None, Mode | None]:
     """The metric that chooses the best checkpoint, and which way it is better.
 
@@ -88,7 +91,9 @@ def monitored(
         mode = getattr(model, "mode", None) or score_modes(model).get(monitor)
         if mode not in ("min", "max"):
             name = type(model).__name__
-            raise ConfigError(f"`{name}.monitor` is '{monitor}', but `{name}.mode` is {mode!r}. Set it to 'min' or 'max'.")
+            raise ConfigError(
+                f"`{name}.monitor` is '{monitor}', but `{name}.mode` is {mode!r}. Set it to 'min' or 'max'."
+            )
         return monitor, _mode(mode)
     for callback in callbacks:
         if isinstance(callback, EarlyStopping):

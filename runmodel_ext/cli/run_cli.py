@@ -205,7 +205,7 @@ class RunCLI(LightningCLI):
         return None if seed is None or seed is False else int(seed)
 
     def _plain_config(self) -> dict[str, Any]:
-        dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_none=False))
+        dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_unset=False))
         config: dict[str, Any] = dumped[self._kind] if self.config.get("subcommand") else dumped
         config = sets_in_order(self._section, config)
         # A parent is known by what it is, not by where it lies.
@@ -304,7 +304,11 @@ class RunCLI(LightningCLI):
         if writer is not None:
             home = Run.read(writer.path).home
             inside = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(home.resolve())
-            shown = Path(checkpoint).resolve().relative_to(home.resolve()).as_posix() if inside and checkpoint else checkpoint
+            shown = (
+                Path(checkpoint).resolve().relative_to(home.resolve()).as_posix()
+                if inside and checkpoint
+                else checkpoint
+            )
             added.append(EvaluationRecorder(writer, outfit.score_modes(self.model), shown))
         if self._kind == "predict":
             added.append(PredictionWriter(self._prediction_folder()))
@@ -388,8 +392,14 @@ def config_text(config: dict[str, Any], parent: str | None) -> str:
 
     What belongs to one command and not to the configuration (``run.on_existing``, ``ckpt_path``) is left out.
     """
-    kept = {key: value for key, value in config.items() if key not in ("config", "ckpt_path", "verbose", "return_predictions")}
-    kept["run"] = {key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in ("config", "ckpt_path", "verbose", "return_predictions")
+    }
+    kept["run"] = {
+        key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")
+    }
     kept["run"]["extend"] = parent
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
@@ -432,7 +442,7 @@ def main(args: Sequence[str]) -> None:
     # Lightning 2.6 asks torch in a way that torch 2.13 calls old; a user can do nothing about it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     words = list(args)
-    kwargs: dict[str, Any] = {"parser_kwargs": {"default_env": True, "env_prefix": "RUNMODEL"}}
+    kwargs: dict[str, Any] = {"parser_kwargs": {"default_env": True, "env_prefix": "RUNMODEL", "prog": "runmodel"}}
     if words[:1] == ["schema"]:
         _SchemaCLI(args=words, **kwargs)
     else:

@@ -33,7 +33,9 @@ def main(args: Sequence[str], parser_of_fit: ArgumentParser) -> None:
     parser = argparse.ArgumentParser(
         prog="runmodel schema", description="Write a JSON schema of configurations, for editors."
     )
-    parser.add_argument("--output", type=Path, help=f"the file; by default <root>/{SCHEMA_FILE}, where saved configs look")
+    parser.add_argument(
+        "--output", type=Path, help=f"the file; by default <root>/{SCHEMA_FILE}, where saved configs look"
+    )
     parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="the directory of the runs")
     options = parser.parse_args(args)
     output: Path = options.output or options.root / SCHEMA_FILE
@@ -48,7 +50,8 @@ def make_schema(parser: ArgumentParser) -> str:
 
     Nothing is required in it: a configuration may leave to the command line what it likes.
     """
-    return json.dumps(_without_required(_Schema().generate(parser)), indent=1, default=str) + "\n"
+    schema = _Schema().generate(parser)  # type: ignore[no-untyped-call]
+    return json.dumps(_without_required(schema), indent=1, default=str) + "\n"
 
 
 def _without_required(schema: Any) -> Any:
@@ -60,7 +63,7 @@ def _without_required(schema: Any) -> Any:
     return [_without_required(item) for item in schema] if isinstance(schema, list) else schema
 
 
-class _Schema(ParserJsonschema):  # type: ignore[misc]
+class _Schema(ParserJsonschema):
     @override
     def class_ref(self, class_type: Any, action: Any, subclass: bool) -> dict[str, Any]:
         if isinstance(class_type, type) and issubclass(class_type, type):

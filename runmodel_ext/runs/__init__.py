@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runmodel_ext.runs.adopt import adopt
+    from runmodel_ext.runs.adoption import adopt
     from runmodel_ext.runs.canonical import SHOWN, canonical_json, digest
     from runmodel_ext.runs.comparison import Comparison, compare_runs
     from runmodel_ext.runs.provenance import code_state, environment
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # A file of this folder is imported when a name of it is asked for: listing runs must not pay for making them.
 _HOMES = {
-    "adopt": "adopt",
+    "adoption": "adopt",
     "canonical": "SHOWN canonical_json digest",
     "comparison": "Comparison compare_runs",
     "provenance": "code_state environment",

@@ -87,7 +87,7 @@ def _key(number: int | None = None) -> str:
 def _torchrun_store() -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(os.environ.get("WORLD_SIZE", 1)) < 2:
         return None
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_PATIENCE))
@@ -99,7 +99,9 @@ def _ask(store: Any, key: str) -> str:
     try:
         return str(store.get(key).decode())
     except (DistError, RuntimeError) as error:
-        raise RanksError(f"Rank {global_rank()} heard nothing from rank 0 through torchrun's store: {error}.") from error
+        raise RanksError(
+            f"Rank {global_rank()} heard nothing from rank 0 through torchrun's store: {error}."
+        ) from error
 
 
 def _slurm_job() -> str | None:

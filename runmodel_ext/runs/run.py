@@ -239,8 +239,8 @@ class Run:
         kept = self.record.get("checkpoints") or {}
         names = [kept.get("best"), kept.get("last")] if which == "best" else [kept.get("last")]
         for name in names:
-            if name and (self.home / name).exists():
-                return self.home / name
+            if name and Path(self.home, name).exists():
+                return Path(self.home, name)
         return None
 
     def metrics(self) -> list[Row]:
@@ -253,7 +253,8 @@ class Run:
 
     def holder(self) -> str:
         """Who holds the run, for a message: process, host and since when."""
-        last = next((entry for entry in reversed(self.attempts) if entry["kind"] == "fit"), {})
+        fits = [entry for entry in self.attempts if entry["kind"] == "fit"]
+        last: dict[str, Any] = fits[-1] if fits else {}
         return f"process {last.get('pid')} on {last.get('host')} since {last.get('started')}"
 
 
@@ -271,7 +272,9 @@ def read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecordError(f"The record '{path}' is not readable JSON ({error}). Restore or remove that run.") from None
     if not isinstance(record, dict) or not {"schema", "name", "digest", "status"} <= record.keys():
-        raise RecordError(f"The record '{path}' lacks `schema`, `name`, `digest` or `status`. Restore or remove that run.")
+        raise RecordError(
+            f"The record '{path}' lacks `schema`, `name`, `digest` or `status`. Restore or remove that run."
+        )
     if record["schema"] > SCHEMA:
         raise RecordError(
             f"The record '{path}' has schema {record['schema']}, this version reads up to {SCHEMA}. Upgrade runmodel-ext."

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from runmodel_ext.errors import NotFoundError
-from runmodel_ext.runs.adopt import adopt
+from runmodel_ext.runs.adoption import adopt
 from runmodel_ext.runs.search import find_runs, resolve_run
 
 CONFIG = """\
