@@ -13,7 +13,7 @@ from runmodel_ext.runs import MetricsFile
 
 
 class MetricsLogger(Logger):
-    """Writes ``metrics.csv`` into one folder, a line at a time, so that a killed run keeps all of them.
+    r"""Writes ``metrics.csv`` into one folder, a line at a time, so that a killed run keeps all of them.
 
     Unlike Lightning's ``CSVLogger`` it never removes a file that is there, and it buffers nothing.
 
@@ -27,7 +27,7 @@ class MetricsLogger(Logger):
         ...     logger.log_metrics({"val/acc": 0.5}, step=3)
         ...     logger.finalize("success")
         ...     (Path(folder) / "metrics.csv").read_text()
-        'step,val/acc\\n3,0.5\\n'
+        'step,val/acc\n3,0.5\n'
     """
 
     def __init__(self, folder: str | Path) -> None:

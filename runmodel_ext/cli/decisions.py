@@ -151,7 +151,8 @@ class Decider:
         checkpoint = run.checkpoint("last" if which == "last" else "best")
         if checkpoint is None:
             raise CheckpointError(
-                f"The run '{run.path}' ({run.status}) has no checkpoint to {kind}. Fit it first, or name one with `--ckpt_path`."
+                f"The run '{run.path}' ({run.status}) has no checkpoint to {kind}. "
+                "Fit it first, or name one with `--ckpt_path`."
             )
         return self._begin(kind, run, str(checkpoint), notices)
 
@@ -181,11 +182,13 @@ class Decider:
         others = [run for run in everything if run.digest == self.identity.digest and run.status == "finished"]
         if others:
             seeds = ", ".join(str(run.seed) for run in others[:5])
-            return f"{wanted} under '{self.root}', but with seed {seeds}. Give that `--seed_everything`, or `--run {others[0].path}`."
+            advice = f"Give that `--seed_everything`, or `--run {others[0].path}`."
+            return f"{wanted} under '{self.root}', but with seed {seeds}. {advice}"
         near = nearest_run(self.identity.settings, everything)
         if near is None:
             return f"{wanted} under '{self.root}', which holds none. Run `fit` first, or insist with `--untrained`."
-        return f"{wanted} under '{self.root}'. {nearest_text(*near)} Run `fit` first, choose it with `--run`, or insist with `--untrained`."
+        advice = "Run `fit` first, choose it with `--run`, or insist with `--untrained`."
+        return f"{wanted} under '{self.root}'. {nearest_text(*near)} {advice}"
 
     def _begin(self, kind: str, run: Run, checkpoint: str, notices: list[str]) -> Decision:
         writer = begin_attempt(run.path, kind, command_line())
@@ -197,7 +200,7 @@ class Decider:
 
 def latest_checkpoint(run: Run) -> str | None:
     """The newest checkpoint to go on from: the last epoch's, or one that SLURM's requeueing saved after it."""
-    candidates = [path for path in (run.path / "checkpoints").glob("last*.ckpt")]
+    candidates = list((run.path / "checkpoints").glob("last*.ckpt"))
     candidates += run.path.glob("hpc_ckpt_*.ckpt")
     newest = max(candidates, key=lambda path: path.stat().st_mtime, default=None)
     return str(newest) if newest else None

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from runmodel_ext._files import file_digest
 from runmodel_ext.errors import ConfigError
-from runmodel_ext.runs import Identity, did_you_mean, data_label, digest, flatten, labels, model_label, same
+from runmodel_ext.runs import Identity, data_label, did_you_mean, digest, flatten, labels, model_label, same
 
 #: Settings of the Trainer that leave the weights as they are: devices, output, evaluation of other data.
 TRAINER_IGNORES = frozenset({
@@ -60,7 +60,7 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
         seed: The seed; ``None`` where nothing is seeded.
 
     Raises:
-        ConfigError: If ``run.ignore`` or ``run.aliases`` name a key that is not there, or a value has no canonical form.
+        ConfigError: If ``run.ignore`` or ``run.aliases`` name no key, or a value has no canonical form.
     """
     options = config["run"]
     nested = {key: value for key, value in config.items() if key not in COMMAND_KEYS and value is not None}
@@ -154,55 +154,68 @@ def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in differing.items() if value is not None}
 
 
-def _split(nested: dict[str, Any], patterns: Sequence[str]) -> _Split:
-    left_out: dict[str, Any] = {}
-    used: set[str] = set()
-    seen: list[str] = []
-
-    def ignored(key: str) -> bool:
-        seen.append(key)
-        hits = [pattern for pattern in patterns if fnmatchcase(key, pattern)]
-        used.update(hits)
-        return bool(hits)
-
-    def walk(value: Any, key: str) -> Any:
-        if _is_spec(value):
-            cls = import_class(value["class_path"])
-            declared = set(getattr(cls, "identity_ignore", ()))
-            inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
-            return {"class_path": class_path(cls), "init_args": walk_items(inner, key, declared)}
-        if isinstance(value, Mapping):
-            return walk_items(value, key, TRAINER_IGNORES if key == "trainer" else frozenset())
-        if isinstance(value, (list, tuple)) and any(_is_spec(item) for item in value):
-            kept = []
-            for item in value:
-                place = f"{key}.{item['class_path'].rpartition('.')[2]}" if _is_spec(item) else key
-                if _watches(item) or ignored(place):
-                    left_out.setdefault(key, []).append(_short(item))
-                else:
-                    kept.append(walk(item, place))
-            return kept
-        return value
-
-    def walk_items(items: Mapping[Any, Any], key: str, declared: Any) -> dict[Any, Any]:
-        result = {}
-        for name, item in items.items():
-            inner = f"{key}.{name}" if key else str(name)
-            if ignored(inner) or name in declared:
-                left_out[inner] = _short(item)
-            else:
-                result[name] = walk(item, inner)
-        return result
-
-    decides = walk_items(nested, "", frozenset())
+def _split(nested: Mapping[str, Any], patterns: Sequence[str]) -> _Split:
+    splitter = _Splitter(patterns)
+    decides = splitter.items(nested, "", frozenset())
     if isinstance(decides.get("trainer"), dict) and decides["trainer"].get("callbacks") == []:
         del decides["trainer"]["callbacks"]
     for pattern in patterns:
-        if pattern not in used:
-            raise ConfigError(
-                f"`run.ignore` names '{pattern}', but no setting is called so.{did_you_mean(pattern, seen)}"
-            )
-    return _Split(decides, left_out)
+        if pattern not in splitter.used:
+            hint = did_you_mean(pattern, splitter.seen)
+            raise ConfigError(f"`run.ignore` names '{pattern}', but no setting is called so.{hint}")
+    return _Split(decides, splitter.left_out)
+
+
+class _Splitter:
+    """Walks through nested settings, keeps what decides the results, and notes what was left out."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.patterns = patterns
+        self.left_out: dict[str, Any] = {}
+        self.used: set[str] = set()
+        self.seen: list[str] = []
+
+    def value(self, value: Any, key: str) -> Any:
+        """What decides of one value."""
+        if _is_spec(value):
+            cls = import_class(value["class_path"])
+            declared = getattr(cls, "identity_ignore", ())
+            inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
+            return {"class_path": class_path(cls), "init_args": self.items(inner, key, declared)}
+        if isinstance(value, Mapping):
+            return self.items(value, key, TRAINER_IGNORES if key == "trainer" else ())
+        if isinstance(value, (list, tuple)) and any(_is_spec(item) for item in value):
+            return self.classes(value, key)
+        return value
+
+    def items(self, items: Mapping[Any, Any], key: str, declared: Any) -> dict[Any, Any]:
+        """What decides of a mapping's entries; ``declared`` are those that its owner says do not."""
+        result = {}
+        for name, item in items.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if self.ignored(inner) or name in declared:
+                self.left_out[inner] = _short(item)
+            else:
+                result[name] = self.value(item, inner)
+        return result
+
+    def classes(self, items: Sequence[Any], key: str) -> list[Any]:
+        """What decides of a list of classes, such as callbacks."""
+        kept = []
+        for item in items:
+            place = f"{key}.{item['class_path'].rpartition('.')[2]}" if _is_spec(item) else key
+            if _watches(item) or self.ignored(place):
+                self.left_out.setdefault(key, []).append(_short(item))
+            else:
+                kept.append(self.value(item, place))
+        return kept
+
+    def ignored(self, key: str) -> bool:
+        """Whether the user's patterns leave a key out."""
+        self.seen.append(key)
+        hits = [pattern for pattern in self.patterns if fnmatchcase(key, pattern)]
+        self.used.update(hits)
+        return bool(hits)
 
 
 def _is_spec(value: Any) -> bool:

@@ -78,7 +78,8 @@ def monitored(
 ) -> tuple[str | None, Mode | None]:
     """The metric that chooses the best checkpoint, and which way it is better.
 
-    The user's own ``ModelCheckpoint`` says so first, then the module's ``monitor`` and ``mode``, then ``EarlyStopping``.
+    The user's own ``ModelCheckpoint`` says so first, then the module's ``monitor`` and ``mode``, then
+    ``EarlyStopping``.
 
     Raises:
         ConfigError: If the module names a metric, but not which way it is better.

@@ -1,8 +1,9 @@
 """``runmodel schema``: a JSON schema of configurations, so that an editor completes and checks them.
 
 This file is the one place that builds on a private part of jsonargparse: its public
-``parser.get_completion_script("jsonschema")`` fails on Lightning's parser, where the type of an argument deep inside
-is a metaclass, whose subclasses cannot be listed. ``tests/cli/test_schema.py`` fails when jsonargparse mends or moves it.
+``parser.get_completion_script("jsonschema")`` fails on Lightning's parser, where the type of an argument deep
+inside is a metaclass, whose subclasses cannot be listed. ``tests/cli/test_schema.py`` fails when jsonargparse
+mends or moves it.
 """
 
 import argparse

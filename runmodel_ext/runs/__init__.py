@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from runmodel_ext.runs.adoption import adopt
     from runmodel_ext.runs.canonical import SHOWN, canonical_json, digest
     from runmodel_ext.runs.comparison import Comparison, compare_runs
-    from runmodel_ext.runs.provenance import code_state, environment
     from runmodel_ext.runs.flat import flatten
     from runmodel_ext.runs.frame import to_frame, to_records
     from runmodel_ext.runs.lifecycle import Claim, Identity, Look, OnExisting, claim, look
     from runmodel_ext.runs.metrics import MetricsFile, Row, read_curve, read_metrics
     from runmodel_ext.runs.names import data_label, labels, model_label, safe_component, spell
+    from runmodel_ext.runs.provenance import code_state, environment
     from runmodel_ext.runs.ranks import global_rank, publish, receive
     from runmodel_ext.runs.run import Mode, Run, Score
     from runmodel_ext.runs.search import DEFAULT_ROOT, find_runs, iter_runs, match_run, nearest_run, resolve_run

@@ -5,11 +5,10 @@ Looking (:func:`look`) is apart from doing (:func:`claim`), so that ``runmodel e
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,9 @@ from filelock import BaseFileLock
 from runmodel_ext._files import refusals_explained
 from runmodel_ext.errors import NotFoundError, RunBusyError, RunExistsError
 from runmodel_ext.runs.locks import try_lock
-from runmodel_ext.runs.template import NameTemplate
 from runmodel_ext.runs.run import LOCK, RECORD, SCHEMA, Run
 from runmodel_ext.runs.search import iter_runs, match_run
+from runmodel_ext.runs.template import NameTemplate
 from runmodel_ext.runs.writer import RunWriter, begin_attempt, command_line, now, remove_attempt, write_new_record
 
 OnExisting = Literal["auto", "new", "resume", "skip", "overwrite", "error"]

@@ -277,6 +277,7 @@ def read_record(path: Path) -> dict[str, Any]:
         )
     if record["schema"] > SCHEMA:
         raise RecordError(
-            f"The record '{path}' has schema {record['schema']}, this version reads up to {SCHEMA}. Upgrade runmodel-ext."
+            f"The record '{path}' has schema {record['schema']}, this version reads up to {SCHEMA}. "
+            "Upgrade runmodel-ext."
         )
     return record
