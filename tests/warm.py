@@ -66,8 +66,10 @@ class Warm:
 
     def __exit__(self, *error: object) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def start(
         self, args: Sequence[str], output: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None

@@ -2,6 +2,7 @@
 """The one door: ``runmodel``, ``python -m runmodel_ext``."""
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ def main(args: Sequence[str] | None = None) -> None:
         elif is_for_the_trainer(words):
             _train(words)
         else:
+            if args is None:
+                gc.disable()  # thousands of records live to the end of the process, which is near
             _run(words)
         sys.stdout.flush()
     except RunModelError as error:

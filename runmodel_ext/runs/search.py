@@ -80,7 +80,7 @@ def resolve_run(reference: str | Path, root: str | Path = DEFAULT_ROOT) -> Run:
 
     Args:
         reference: A run's directory or anything in it, its name or a part of it, the first characters of its
-            digest (at least 4), or ``"last"`` for the newest. Where versions of one configuration and seed
+            digest (at least 4; levels may follow, as in ``k3j2/seed=1``), or ``"last"`` for the newest. Where versions of one configuration and seed
             fit, the newest of them is meant.
         root: The directory to search.
 
@@ -215,12 +215,16 @@ def _fitting(wanted: str, runs: Sequence[Run], root: Path) -> list[Run]:
     """The runs of that name, else those of that digest or part of the name, else those of a name like it."""
     if not wanted or wanted == ".":
         return []
-    is_digest = len(wanted) >= _SHORTEST_DIGEST
+    digest, _, levels = wanted.partition("/")  # `k3j2h5a7/seed=0`: a digest's start, and levels below it
+    is_digest = len(digest) >= _SHORTEST_DIGEST
     names = [(f"/{run.name}//{run.path.relative_to(root).as_posix()}/", run) for run in runs]
     if named := [run for name, run in names if wanted == run.name or name.endswith(f"//{wanted}/")]:
         return named
     parts = [
-        run for name, run in names if f"/{wanted}/" in name or (is_digest and run.digest.startswith(wanted))
+        run
+        for name, run in names
+        if f"/{wanted}/" in name
+        or (is_digest and run.digest.startswith(digest) and (not levels or f"/{levels}/" in name))
     ]
     return parts or [run for name, run in names if wanted in name]
 

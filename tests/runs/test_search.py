@@ -289,3 +289,12 @@ def test_a_record_in_another_encoding_is_still_read(tmp_path: Path) -> None:
     (folder / "run.json").write_bytes(json.dumps(record, ensure_ascii=False).encode("utf-16"))
     write_run(tmp_path, "plain")
     assert {run.notes for run in iter_runs(tmp_path)} == {"Größe", ""}
+
+
+def test_levels_behind_a_digest_tell_its_seeds_apart(tmp_path: Path) -> None:
+    digest = digest_of(SETTINGS)
+    for seed in (0, 1):
+        write_run(tmp_path, f"digits/mlp/lr=0.1-{digest[:8]}/seed={seed}/v1", digest=digest, seed=seed)
+    assert resolve_run(f"{digest[:4]}/seed=1", tmp_path).seed == 1
+    with pytest.raises(NotFoundError, match="fits 2 runs"):
+        resolve_run(digest[:4], tmp_path)
