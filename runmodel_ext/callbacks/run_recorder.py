@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
@@ -34,6 +35,7 @@ class RunRecorder(Callback):
         self.monitor = monitor
         self.modes: dict[str, Mode] = {**(modes or {}), **({monitor: mode} if monitor and mode else {})}
         self.best: dict[str, Any] | None = None
+        self._metrics: dict[str, float] = {}
         self._ended = False
         self._stop_watching: threading.Event | None = None
 
@@ -46,7 +48,25 @@ class RunRecorder(Callback):
         self.best = state_dict["best"]
 
     @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning forgets both, so that a fit that goes on would not know that it had been told to stop, and a
+        # scheduler would miss a score that is not new in every epoch.
+        checkpoint["runmodel"] = {"should_stop": trainer.should_stop, "metrics": self._metrics}
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint.get("runmodel", {})
+        self._metrics = kept.get("metrics", {})
+        # Another run's wish to stop, as where this one extends it, is not this run's.
+        own = Path(trainer.ckpt_path or "").resolve().is_relative_to(self.writer.path.resolve())
+        if own and kept.get("should_stop"):
+            trainer.should_stop = True
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.callback_metrics.update(
+            {name: torch.tensor(value, dtype=torch.float64) for name, value in self._metrics.items()}
+        )
         if not trainer.is_global_zero:
             return
         start = {
@@ -96,6 +116,7 @@ class RunRecorder(Callback):
     def _consider(self, trainer: Trainer) -> None:
         # Reading the metrics may reduce them across ranks, so that every rank must come here.
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._metrics = values
         current = {"epoch": trainer.current_epoch, "step": trainer.global_step, "values": values}
         if self.best is None or self.monitor is None or self.monitor not in self.best["values"]:
             self.best = current

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
-from runmodel_ext.callbacks import MetricsLogger, WholeCheckpointIO
+from runmodel_ext.callbacks import LastCheckpoint, MetricsLogger, WholeCheckpointIO
 from runmodel_ext.cli.identity import import_class
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import Mode
@@ -65,8 +65,7 @@ def checkpoints_of(callbacks: list[Callback], monitor: str | None, mode: Mode | 
     if monitor is not None and mode is not None and not any(callback.monitor for callback in own):
         added.append(ModelCheckpoint(filename="best-{epoch}", monitor=monitor, mode=mode, **place))
     if not any(callback.save_last for callback in own):
-        # After the epoch has ended, so that a run that goes on from it begins with a whole epoch.
-        added.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place))
+        added.append(LastCheckpoint(run / CHECKPOINTS / "last.ckpt"))
     return added
 
 

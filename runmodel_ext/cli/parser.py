@@ -3,6 +3,7 @@
 import functools
 import inspect
 import operator
+import os
 import re
 import sys
 import typing
@@ -13,10 +14,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from runmodel_ext.cli.parse_errors import explain, source_of, unknown_variable
+from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import DEFAULT_ROOT, DEFAULT_TEMPLATE
 
 _FOREIGN = {"verbose": bool, "return_predictions": bool, "weights_only": bool}
-_LONGEST = 600  # characters of an error; a type with a hundred choices would fill the screen
 
 
 @dataclass
@@ -90,27 +92,56 @@ class RunParser(LightningArgumentParser):
         return added
 
     @override
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        commands = self._subcommands_action
+        if commands is not None and self.default_env:
+            words = sys.argv[1:] if args is None else args
+            _refuse_unknown_variables(
+                next((commands.choices[word] for word in words if word in commands.choices), None)
+            )
+        return super().parse_args(args, *rest, **kwargs)
+
+    @override
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        before, self._source = self._source, source_of(os.fspath(path))
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"Problems parsing config: it is no text ({error.reason} at byte {error.start})", error)
+        finally:
+            self._source = before
+
+    @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        prog = re.sub(r" \[options\].*", "", self.prog)
-        sys.stderr.write(f"runmodel: {one_sentence(message)} See `{prog} --help`.\n")
-        self.exit(2)
-        raise AssertionError("exit() returned")
+        for refused in (ex, ex.__cause__ if ex else None):
+            if isinstance(refused, ConfigError):  # said already, while a configuration was read
+                raise refused
+        parser = self._parser_of_command(ex)
+        prog = re.sub(r" \[options\]", "", parser.prog)
+        sentence = explain(message, parser._names(), self._source)
+        raise ConfigError(f"{sentence} See `{prog} --help`.") from ex
+
+    _source: str | None = None  # the configuration file that is being read
+
+    def _parser_of_command(self, ex: Exception | None) -> "RunParser":
+        named = getattr(ex, "subcommand_parser", None)
+        if named is None and self._subcommands_action is not None:
+            commands = self._subcommands_action.choices
+            named = next((commands[word] for word in getattr(self, "args", ()) if word in commands), None)
+        return named or self
+
+    def _names(self) -> list[str]:
+        return [action.dest for action in self._actions if action.option_strings]
 
 
-def one_sentence(message: str) -> str:
-    """A parser's message of many lines as one line, with its own noise taken out.
-
-    Example:
-        >>> one_sentence('Parser key "model":\\n  Problem with given class_path:\\n    - No such class')
-        'Parser key "model": Problem with given class_path: No such class.'
-    """
-    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
-    text = " ".join(line for line in lines if line)
-    text = re.sub(r"^error: ", "", text)
-    text = text if len(text) <= _LONGEST else text[:_LONGEST].rsplit(" ", 1)[0] + " …"
-    return text if text.endswith((".", "?", "!", "…")) else text + "."
+def _refuse_unknown_variables(parser: RunParser | None) -> None:
+    if parser is None:
+        return
+    refused = unknown_variable(os.environ, f"{parser.env_prefix}_".upper(), parser._names())
+    if refused:
+        raise ConfigError(refused)
 
 
 def _whole_or_fraction(lightning_class: type) -> dict[str, inspect.Parameter]:

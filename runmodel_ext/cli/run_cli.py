@@ -327,7 +327,10 @@ class RunCLI(LightningCLI):
         assert self.run is not None
         kwargs.pop("ckpt_path", None)
         try:
-            self.trainer.fit(model, ckpt_path=self.decision.checkpoint, **kwargs)
+            with warnings.catch_warnings():
+                # Of a run that goes on, the directory has the run's own checkpoints in it.
+                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+                self.trainer.fit(model, ckpt_path=self.decision.checkpoint, **kwargs)
         except BaseException as error:
             self._record_end(error)
             if isinstance(error, SIGTERMException):
@@ -429,7 +432,8 @@ def _user_errors(printed: bool) -> Iterator[None]:
     except RunModelError as error:
         if not printed or os.environ.get("RUNMODEL_DEBUG"):
             raise
-        print(f"runmodel: {error}", file=sys.stderr)
+        # A script of one's own speaks under its own name.
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
