@@ -37,9 +37,7 @@ class Digits(LoadersModule):
 
     num_classes = 10
 
-    def __init__(
-        self, batch_size: int = 64, augment: bool = False, split_seed: int = 0, num_workers: int = 0
-    ) -> None:
+    def __init__(self, batch_size: int = 64, augment: bool = False, split_seed: int = 0, num_workers: int = 0) -> None:
         super().__init__(batch_size, num_workers)
         self.augment = augment
         self.split_seed = split_seed

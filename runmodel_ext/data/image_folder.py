@@ -142,9 +142,7 @@ def mirror(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _read(path: Path, size: tuple[int, int], mode: str) -> Tensor:

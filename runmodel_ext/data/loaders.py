@@ -5,7 +5,7 @@ sees the same batches as one that was never stopped, in the middle of an epoch t
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,8 +14,6 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from typing_extensions import override
 
 from runmodel_ext.errors import ConfigError
-
-T = TypeVar("T")
 
 
 class Augment(Protocol):
@@ -106,7 +104,7 @@ class LoadersModule(LightningDataModule):
         num_workers: Processes that load; 0 loads in the process that trains. Changes no result.
     """
 
-    identity_ignore: tuple[str, ...] = ("num_workers", "pin_memory", "persistent_workers")
+    identity_ignore: ClassVar[tuple[str, ...]] = ("num_workers", "pin_memory", "persistent_workers")
     """Arguments that decide no result, and so no run's identity."""
 
     train_set: Dataset[Any]

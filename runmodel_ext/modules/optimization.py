@@ -52,9 +52,7 @@ def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(
-    factory: OptimizerCallable | None, groups: list[dict[str, Any]], lr: float | None
-) -> Optimizer:
+def build_optimizer(factory: OptimizerCallable | None, groups: list[dict[str, Any]], lr: float | None) -> Optimizer:
     """Build the optimizer (AdamW by default); ``lr`` holds in every group that names no rate of its own.
 
     Raises:

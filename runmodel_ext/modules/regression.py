@@ -108,8 +108,4 @@ class RegressionModule(SupervisedModule):
         # Without a target, one output a sample is one value a sample.
         output: Tensor = step.output
         one_each = output.ndim == 2 and output.shape[1] == 1
-        return (
-            output.squeeze(-1)
-            if (one_each if step.target is None else output.ndim > step.target.ndim)
-            else output
-        )
+        return output.squeeze(-1) if (one_each if step.target is None else output.ndim > step.target.ndim) else output

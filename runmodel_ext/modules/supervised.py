@@ -200,9 +200,7 @@ class SupervisedModule(LightningModule):
         return self.run_step("train", batch, batch_idx, dataloader_idx).loss
 
     @override
-    def validation_step(
-        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor] | None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor] | None:
         return self.run_step("validate", batch, batch_idx, dataloader_idx).prediction
 
     @override

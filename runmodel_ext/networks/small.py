@@ -67,9 +67,7 @@ class CNN(nn.Module):
         torch.Size([5, 2])
     """
 
-    def __init__(
-        self, in_channels: int = 1, num_classes: int = 10, width: int = 32, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, width: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
         _require_widths(in_channels=in_channels, num_classes=num_classes, width=width)
         _require_share(dropout)

@@ -79,19 +79,13 @@ def test_a_network_learns_from_folders(root, make_trainer):
 
 
 def test_a_missing_root_an_empty_one_and_an_unknown_class_are_named(root, tmp_path):
-    with pytest.raises(
-        NotFoundError, match=r"^There is no folder 'nowhere' with images\. Set `root` to one\.$"
-    ):
+    with pytest.raises(NotFoundError, match=r"^There is no folder 'nowhere' with images\. Set `root` to one\.$"):
         ImageFolder("nowhere").setup()
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    with pytest.raises(
-        NotFoundError, match=r"^There is no image in the class folders of '.*empty'\. Images lie"
-    ):
+    with pytest.raises(NotFoundError, match=r"^There is no image in the class folders of '.*empty'\. Images lie"):
         ImageFolder(str(tmp_path / "empty")).setup()
     draw(root / "val" / "bee", 1, 3)
-    with pytest.raises(
-        ConfigError, match=r"has the class 'bee', which the training images do not have; they have"
-    ):
+    with pytest.raises(ConfigError, match=r"has the class 'bee', which the training images do not have; they have"):
         ImageFolder(str(root)).setup()
 
 
@@ -101,16 +95,12 @@ def test_an_unreadable_image_is_named(root, content):
     broken.write_bytes(broken.read_bytes()[:45] if content is None else content)
     data = ImageFolder(str(root), val_fraction=0, test_fraction=0)
     data.setup()
-    with pytest.raises(
-        ConfigError, match=r"^The image '.*ant/image0\.png' cannot be read: .*\. Mend or remove it\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"^The image '.*ant/image0\.png' cannot be read: .*\. Mend or remove it\.$"):
         list(data.train_dataloader())
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.1)])
 def test_shares_that_leave_nothing_to_train_are_refused(val, test):
-    message = (
-        rf"^`val_fraction` and `test_fraction` must be at least 0 and .* but are {val:g} and {test:g}\.$"
-    )
+    message = rf"^`val_fraction` and `test_fraction` must be at least 0 and .* but are {val:g} and {test:g}\.$"
     with pytest.raises(ConfigError, match=message):
         ImageFolder("x", val_fraction=val, test_fraction=test)

@@ -43,9 +43,7 @@ def batches(seed: int, epoch: int = 0, **settings: Any) -> list[tuple[Tensor, Te
 
 def equal(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
     return all(
-        torch.equal(a, b)
-        for left, right in zip(one, other, strict=True)
-        for a, b in zip(left, right, strict=True)
+        torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
     )
 
 

@@ -76,9 +76,7 @@ def test_without_scikit_learn_one_sentence_says_what_to_install(data, monkeypatc
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    message = (
-        rf"^{data.__name__} needs scikit-learn, which is not installed: pip install 'runmodel_ext\[data\]'\.$"
-    )
+    message = rf"^{data.__name__} needs scikit-learn, which is not installed: pip install 'runmodel_ext\[data\]'\.$"
     with pytest.raises(MissingExtraError, match=message):
         data().setup()
 

@@ -21,6 +21,15 @@ def _quiet_lightning() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Networks this small gain nothing from threads, and lose much where others use the cores.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def make_trainer(tmp_path: Any) -> Callable[..., Trainer]:
     def make(**settings: Any) -> Trainer:
@@ -47,9 +56,7 @@ def digits() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     table = load_digits()
-    return torch.from_numpy(table.images[:203]).float().unsqueeze(1) / 16, torch.from_numpy(
-        table.target[:203]
-    )
+    return torch.from_numpy(table.images[:203]).float().unsqueeze(1) / 16, torch.from_numpy(table.target[:203])
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ def test_multiclass_scores_agree_with_scikit_learn(make_trainer, digits, loader)
         probability = module(images).softmax(-1)
     assert scores["test/acc"] == pytest.approx(accuracy_score(labels, probability.argmax(-1)))
     assert scores["test/f1"] == pytest.approx(f1_score(labels, probability.argmax(-1), average="macro"))
-    assert scores["test/auroc"] == pytest.approx(
-        roc_auc_score(labels, probability, multi_class="ovr"), abs=1e-4
-    )
+    assert scores["test/auroc"] == pytest.approx(roc_auc_score(labels, probability, multi_class="ovr"), abs=1e-4)
     expected = nn.functional.cross_entropy(probability.log(), labels)
     assert scores["test/loss"] == pytest.approx(expected.item(), rel=1e-5)
 
@@ -91,8 +89,6 @@ def test_an_output_of_the_wrong_width_is_named_at_the_first_batch(
     make_trainer, digits, loader, task, num_classes, expected
 ):
     module = ClassificationModule(MLP(64, 7), num_classes, task)
-    message = (
-        rf"^forward of ClassificationModule gave an output of shape \(32, 7\), but .* expects {expected}\."
-    )
+    message = rf"^forward of ClassificationModule gave an output of shape \(32, 7\), but .* expects {expected}\."
     with pytest.raises(ConfigError, match=message):
         make_trainer().fit(module, loader(*digits))

@@ -34,9 +34,7 @@ def test_the_units_travel_with_the_weights():
 
 def test_an_output_that_would_broadcast_over_the_target_is_refused():
     module = RegressionModule(MLP(10, 2))
-    message = (
-        r"gave an output of shape \(4, 2\), but the target of shape \(4,\) expects the same, or \(4, 1\)\."
-    )
+    message = r"gave an output of shape \(4, 2\), but the target of shape \(4,\) expects the same, or \(4, 1\)\."
     with pytest.raises(ConfigError, match=message):
         module.training_step((torch.zeros(4, 10), torch.zeros(4)), 0)
 

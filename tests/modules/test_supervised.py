@@ -71,9 +71,7 @@ def test_a_batch_that_is_a_dict_gives_its_target_and_passes_the_rest_by_name():
 
 
 def test_a_batch_of_three_is_refused_with_a_way_out():
-    message = (
-        r"^prepare_batch of SupervisedModule takes \(inputs, target\), but the batch is a tuple of 3\. Over"
-    )
+    message = r"^prepare_batch of SupervisedModule takes \(inputs, target\), but the batch is a tuple of 3\. Over"
     with pytest.raises(ConfigError, match=message):
         SupervisedModule(nn.Identity()).predict_step((1, 2, 3), 0)
 
