@@ -74,7 +74,8 @@ def unknown_variable(environ: Mapping[str, str], prefix: str, names: Iterable[st
             continue
         whole = next((name for name in known if variable.startswith(f"{name}__")), None)
         advice = did_you_mean(variable, known, 1)
-        if whole is not None:
+        # A class chosen by its path is one argument; the arguments of a group have variables of their own.
+        if whole is not None and not any(name.startswith(f"{whole}__") for name in known):
             advice = f" Set {whole} to a class, or to a whole configuration of it."
         return f"The environment variable {variable} sets nothing.{advice}"
     return None

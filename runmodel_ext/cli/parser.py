@@ -10,10 +10,11 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from runmodel_ext.cli.classes import register_torch_types
 from runmodel_ext.cli.parse_errors import explain, source_of, unknown_variable
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import DEFAULT_ROOT, DEFAULT_TEMPLATE
@@ -64,11 +65,19 @@ class RunParser(LightningArgumentParser):
     - An error is one sentence.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Callbacks with a key of their own; the class is ``None`` where the configuration names it.
+        self.callback_classes: dict[str, type[Callback] | None] = {}
+        register_torch_types()
+
     @override
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
         if not (isinstance(lightning_class, type) and issubclass(lightning_class, Trainer)):
+            if isinstance(lightning_class, type) and issubclass(lightning_class, Callback):
+                self.callback_classes[nested_key] = None if subclass_mode else lightning_class
             return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required)
         ambiguous = _whole_or_fraction(lightning_class)
         added: list[str] = self.add_class_arguments(
@@ -133,7 +142,8 @@ class RunParser(LightningArgumentParser):
         return named or self
 
     def _names(self) -> list[str]:
-        return [action.dest for action in self._actions if action.option_strings]
+        named = (action.dest for action in self._actions if action.option_strings)
+        return [name for name in named if name.rpartition(".")[2] != "help"]
 
 
 def _refuse_unknown_variables(parser: RunParser | None) -> None:
