@@ -3,7 +3,6 @@
 from runmodel_ext.callbacks.checkpoint_io import WholeCheckpointIO
 from runmodel_ext.callbacks.evaluation_recorder import EvaluationRecorder
 from runmodel_ext.callbacks.last_checkpoint import LastCheckpoint
-from runmodel_ext.callbacks.last_checkpoint import LastCheckpoint
 from runmodel_ext.callbacks.metrics_logger import MetricsLogger
 from runmodel_ext.callbacks.prediction_writer import PredictionWriter
 from runmodel_ext.callbacks.random_state import RandomState
@@ -11,7 +10,6 @@ from runmodel_ext.callbacks.run_recorder import RunRecorder, how_it_ended
 
 __all__ = [
     "EvaluationRecorder",
-    "LastCheckpoint",
     "LastCheckpoint",
     "MetricsLogger",
     "PredictionWriter",

@@ -64,7 +64,7 @@ class LastCheckpoint(Checkpoint):
             return
         self._saved = _position(trainer)
         self._saving = True
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saving = False
         self.last_model_path = str(self.path)
 

@@ -37,17 +37,15 @@ class RandomState(Callback):
         self._to_restore = checkpoint.get("runmodel_random_state")
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore(trainer)
-        # In the middle of an epoch the loader is rebuilt after this, which draws numbers: restore once more then.
-        if not trainer.fit_loop.restarted_mid_epoch:
-            self._to_restore = None
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._to_restore is not None:
+            self._restore(trainer)
+            _start_loaders_anew(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._to_restore is not None:
+        if self._to_restore is not None:  # in the middle of an epoch, which has no other hook at its start
             self._restore(trainer)
-            self._to_restore = None
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -56,6 +54,7 @@ class RandomState(Callback):
     def _restore(self, trainer: Trainer) -> None:
         if self._to_restore is not None and len(self._to_restore) == trainer.world_size:
             set_random_state(self._to_restore[trainer.global_rank])
+        self._to_restore = None
 
     def _states_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
         own = get_random_state()
@@ -101,6 +100,14 @@ def set_random_state(state: dict[str, Any]) -> None:
     numpy_random = _numpy_random()
     if "numpy" in state and numpy_random is not None:
         numpy_random.set_state(tuple(state["numpy"]))
+
+
+def _start_loaders_anew(trainer: Trainer) -> None:
+    # On a resume Lightning has begun the epoch's loaders already, with random numbers of another moment.
+    loop = trainer.fit_loop
+    loaders = loop._combined_loader.flattened if loop._combined_loader is not None else []
+    if loop._data_fetcher is not None and not any(hasattr(loader, "load_state_dict") for loader in loaders):
+        iter(loop._data_fetcher)
 
 
 def _numpy_random() -> Any:
