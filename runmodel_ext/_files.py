@@ -19,6 +19,7 @@ _REFUSALS = {
     errno.EACCES: "there is no permission to write there",
     errno.EPERM: "there is no permission to write there",
     errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the path is longer than this system allows",
     errno.ENOTDIR: "a part of the path is a file, not a directory",
 }
 

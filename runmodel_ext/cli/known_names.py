@@ -60,6 +60,11 @@ def import_paths(text: str) -> list[str]:
     return [path for path in paths if path.partition(".")[0] not in ("typing", "collections")]
 
 
+def is_imported(path: str) -> bool:
+    """Whether an import path names something that is imported."""
+    return _class_named(path) is not None
+
+
 def members_of(module: str) -> list[str]:
     """What a module that is imported holds."""
     return dir(sys.modules[module]) if module in sys.modules else []

@@ -15,6 +15,8 @@ from runmodel_ext.runs import did_you_mean
 
 _LONGEST = 600  # characters of an error; a type with a hundred choices would fill the screen
 
+_WRAPPED = ("Does not validate against any of the Union subtypes", "Parser key ", "Problem with given class_path")
+
 _Teller: TypeAlias = Callable[[re.Match[str], Sequence[str], str], str]
 
 
@@ -52,6 +54,21 @@ def one_sentence(message: str) -> str:
     lines = (line.strip().removeprefix("- ") for line in message.splitlines())
     text = shortened(" ".join(lines), _LONGEST)
     return text if text.endswith((".", "?", "!", "…")) else text + "."
+
+
+def users_own(error: BaseException) -> BaseException:
+    """The error that a class raised when it was built, out of what jsonargparse wraps around it.
+
+    Example:
+        >>> inner = ZeroDivisionError("my own")
+        >>> wrapped = ValueError("Does not validate against any of the Union subtypes ...")
+        >>> wrapped.__cause__ = inner
+        >>> users_own(wrapped)
+        ZeroDivisionError('my own')
+    """
+    while error.__cause__ is not None and str(error).startswith(_WRAPPED):
+        error = error.__cause__
+    return error
 
 
 def unknown_variable(environ: Mapping[str, str], prefix: str, names: Iterable[str]) -> str | None:

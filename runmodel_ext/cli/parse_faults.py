@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from runmodel_ext.cli.known_names import arguments_of, classes_for, classes_like, import_paths, members_of
+from runmodel_ext.cli.known_names import arguments_of, classes_for, classes_like, import_paths, is_imported, members_of
 from runmodel_ext.runs import did_you_mean
 
+_LONGEST = 400  # characters of what others say
 _LONGEST_VALUE = 80
 _MANY = 12  # names that are listed where none is near
 
@@ -154,7 +155,7 @@ def _leaf(text: str, place: _Place) -> Fault | None:
     if match := _TYPE.fullmatch(text):
         value = match["value"]
         return _wrong_type(place, _words(match["kind"]), None if value is None else f"'{value}'")
-    return None
+    return _other(place, text) if place.key else None
 
 
 def _unknown(place: _Place, name: str) -> Fault:
@@ -187,6 +188,15 @@ def _absent(place: _Place, why: str, holder: str | None, name: str | None) -> Fa
     hint = did_you_mean(name or "", members_of(holder or ""), 1)
     hint = hint or " Check its spelling, and that its module is on the path."
     return Fault(3, place.key, f"The class '{place.owner}' for `{place.key}` cannot be imported: {why}.{hint}")
+
+
+def _other(place: _Place, text: str) -> Fault:
+    text = shortened(text, _LONGEST).rstrip(".")
+    cls = place.owner or place.value
+    if import_paths(cls) == [cls] and not is_imported(cls):
+        advice = "`RUNMODEL_DEBUG=1` in the environment shows where."
+        return Fault(3, place.key, f"The class '{cls}' for `{place.key}` cannot be imported: {text}. {advice}")
+    return Fault(3, place.key, f"`{place.key}` cannot be used: {text}.")
 
 
 def _not_imported(place: _Place, value: str) -> Fault:

@@ -16,12 +16,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from runmodel_ext._files import storage_error
+from runmodel_ext._files import refusals_explained, storage_error
 from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RandomState, RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
 from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
 from runmodel_ext.cli.decisions import Decider, Decision, parent_of
 from runmodel_ext.cli.identity import identity_of
+from runmodel_ext.cli.parse_errors import users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
 from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.summary import print_summary
@@ -125,7 +126,8 @@ class RunCLI(LightningCLI):
             raise SystemExit(0)
         if self._leaves_nothing and self._kind == "fit":
             return
-        self.decision = self._decide(self._decider, config)
+        with refusals_explained(self._root):
+            self.decision = self._decide(self._decider, config)
         self._tell(self.decision.notices)
         self._check_checkpoint()
         if self._seed_was_drawn and self.decision.seed != self._seed():
@@ -140,8 +142,11 @@ class RunCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             self._abandon()
+            own = users_own(error)
+            if own is not error:
+                raise own from None
             raise
 
     @override
