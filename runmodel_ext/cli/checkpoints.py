@@ -33,12 +33,19 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"'{path}' is not a checkpoint, or a damaged one ({path.stat().st_size} bytes).")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        return {}  # objects of the user's own, which Lightning loads where the user trusts them
+    except pickle.UnpicklingError as error:
+        if "allowed global" in str(error):
+            return {}  # objects of the user's own, which Lightning loads where the user trusts them
+        raise CheckpointError(f"The checkpoint '{path}' is damaged: its index cannot be read.") from error
+    except PermissionError as error:
+        raise CheckpointError(f"The checkpoint '{path}' cannot be read: there is no permission.") from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"The checkpoint '{path}' is damaged: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise CheckpointError(f"The checkpoint '{path}' is damaged, or none: {why}.") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointError(f"'{path}' holds no `state_dict`, so it is not a checkpoint of Lightning.")
+    if "pytorch-lightning_version" not in content:
+        raise CheckpointError(f"'{path}' holds weights alone, and is no checkpoint of Lightning. Load it in your module.")
     return dict(content.get("hyper_parameters") or {})
 
 
