@@ -1,6 +1,7 @@
 """Checkpoints that a user names: whether they are some, and how they differ from the arguments."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,15 @@ from runmodel_ext.errors import CheckpointError
 from runmodel_ext.runs import flatten, same
 
 
-def check_checkpoint(path: str | Path) -> dict[str, Any]:
+def check_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
     """Refuse what is no Lightning checkpoint, and return the hyperparameters that are readable without pickle.
 
     Args:
         path: A local file, or a URL, which is left to Lightning.
+        trusted: Whether the user lets it build any object, as ``--weights_only false`` says.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or another kind of file.
+        CheckpointError: If the file is missing, damaged, another kind of file, or needs to be trusted.
     """
     if "://" in str(path):
         return {}
@@ -34,8 +36,14 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        if "allowed global" in str(error):
-            return {}  # objects of the user's own, which Lightning loads where the user trusts them
+        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        if found and trusted:
+            return {}
+        if found:
+            raise CheckpointError(
+                f"The checkpoint '{path}' holds an object of {found[1]}, which torch builds only from a file that you "
+                "trust. Give `--weights_only false` if you do."
+            ) from error
         raise CheckpointError(f"The checkpoint '{path}' is damaged: its index cannot be read.") from error
     except PermissionError as error:
         raise CheckpointError(f"The checkpoint '{path}' cannot be read: there is no permission.") from error

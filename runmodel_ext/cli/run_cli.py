@@ -205,6 +205,10 @@ class RunCLI(LightningCLI):
     def _leaves_nothing(self) -> bool:
         return bool(self._section["trainer"].get("fast_dev_run"))
 
+    @property
+    def _trusting(self) -> bool:
+        return self._section.get("weights_only") is False
+
     def _seed(self) -> int | None:
         seed = self._section.get("seed_everything")
         return None if seed is None or seed is False else int(seed)
@@ -236,7 +240,7 @@ class RunCLI(LightningCLI):
             else:
                 options["start"] = self._ckpt_path
         if options["start"]:
-            check_checkpoint(options["start"])
+            check_checkpoint(options["start"], self._trusting)
         if self._kind == "fit" and options["extend"]:
             self._parent = parent_of(options["extend"], self._root)
             epochs, wanted = self._parent.pop("epochs"), self._section["trainer"].get("max_epochs")
@@ -273,7 +277,7 @@ class RunCLI(LightningCLI):
         if self.decision.checkpoint is None:
             return
         try:
-            found = differences(check_checkpoint(self.decision.checkpoint), self.identity.settings)
+            found = differences(check_checkpoint(self.decision.checkpoint, self._trusting), self.identity.settings)
         except RunModelError:
             self._abandon()
             raise
