@@ -33,12 +33,25 @@ def check_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
         return {}
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"'{path}' is not a checkpoint, or a damaged one ({path.stat().st_size} bytes).")
+    content = _content(path, trusted)
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"'{path}' holds no `state_dict`, so it is not a checkpoint of Lightning.")
+    if "pytorch-lightning_version" not in content:
+        advice = "Load it in the `__init__` of your module."
+        raise CheckpointError(f"'{path}' holds weights alone, and is no checkpoint of Lightning. {advice}")
+    return dict(content.get("hyper_parameters") or {})
+
+
+def _content(path: Path, trusted: bool) -> Any:
+    """What a file holds, as far as it is plain; ``None`` where it needs trust, and has it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         if found and trusted:
-            return {}
+            return None
         if found:
             raise CheckpointError(
                 f"The checkpoint '{path}' holds an object of {found[1]}, which torch builds only from a file that you "
@@ -50,11 +63,6 @@ def check_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         why = str(error).splitlines()[0].rstrip(".")
         raise CheckpointError(f"The checkpoint '{path}' is damaged, or none: {why}.") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise CheckpointError(f"'{path}' holds no `state_dict`, so it is not a checkpoint of Lightning.")
-    if "pytorch-lightning_version" not in content:
-        raise CheckpointError(f"'{path}' holds weights alone, and is no checkpoint of Lightning. Load it in your module.")
-    return dict(content.get("hyper_parameters") or {})
 
 
 def differences(hyperparameters: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -64,6 +72,8 @@ def differences(hyperparameters: Mapping[str, Any], settings: Mapping[str, Any])
         hyperparameters: What :func:`check_checkpoint` returned.
         settings: The flat settings of the configuration.
     """
+    if not hyperparameters:
+        return {}
     own = {name: value for name, value in hyperparameters.items() if not name.startswith("_")}
     spec = {"class_path": hyperparameters["_class_path"], "init_args": own} if "_class_path" in hyperparameters else own
     made_with = flatten(canonical_classes({"model": spec}))
