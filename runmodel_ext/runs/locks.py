@@ -1,5 +1,6 @@
 """Locks that a living process holds, and that its death frees."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,29 @@ def try_lock(path: Path, patience: float = PATIENCE) -> "BaseFileLock | None":
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock of ``path``; never creates the file."""
-    if not path.exists():
-        return False
-    lock = try_lock(path, patience=0.0)
-    if lock is None:
+    """Whether a living process holds the lock of ``path``; readers write nothing, and do not disturb each other."""
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY)
+    except ImportError:
+        return path.exists() and not _could_take(path)
+    except OSError:
+        return path.exists()
+    try:
+        # Shared, so that two who ask at once do not see each other; closing the descriptor gives it back.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    except OSError:
+        return not _could_take(path)  # a file system without such locks, where there is another kind
+    finally:
+        os.close(descriptor)
     return False
+
+
+def _could_take(path: Path) -> bool:
+    lock = try_lock(path, patience=0.0)
+    if lock is not None:
+        lock.release()
+    return lock is not None
