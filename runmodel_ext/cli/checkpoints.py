@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runmodel_ext.cli.identity import canonical_classes
+from runmodel_ext.cli.classes import canonical_classes
 from runmodel_ext.errors import CheckpointError
 from runmodel_ext.runs import flatten, same
 

@@ -1,19 +1,19 @@
 """What a parsed configuration is: which settings decide the results, and which differ from the defaults."""
 
 import functools
-import importlib
 import inspect
-import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from runmodel_ext._files import file_digest
+from runmodel_ext.cli.classes import class_path, described, import_class, is_spec
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import Identity, data_label, did_you_mean, digest, flatten, labels, model_label, same
 
@@ -37,10 +37,12 @@ COMMAND_KEYS = frozenset(
 )
 
 _ORDER = ("model", "optimizer", "lr_scheduler", "data", "trainer")
-# A class of the script that is run cannot be imported again by its path without running the script twice.
-_known: dict[str, Any] = {}
-
 _LEVELS = ("data", "model", "model.network")  # keys that have a level of the path to themselves
+
+# What Trainer makes of the arguments that it was not given, and other words for the same.
+_MEANT = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "val_check_interval": 1.0,
+          "precision": "32-true", "deterministic": False, "gradient_clip_algorithm": "norm"}  # fmt: skip
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,11 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
     defaults = _defaults_of(split.decides)
     changes = [key for key in settings if key not in _LEVELS and not _is_default(key, settings, defaults)]
     shown = labels(settings, changes, options["aliases"])
+    listed = {key for key in changes if key.startswith("trainer.callbacks.") and key.count(".") == 2}
     fields = {
         "data": data_label(settings.get("data")),
         "model": model_label(settings),
-        "changes": {shown[key]: settings[key] for key in changes},
+        "changes": {shown[key]: "on" if key in listed else settings[key] for key in changes},
         "digest": full,
         "seed": "none" if seed is None else seed,
     }
@@ -89,76 +92,27 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
     return Identity(full, seed, settings, other, defaults, changes, fields)
 
 
-def class_path(cls: Any) -> str:
-    """The one import path of a class, the same however it was written.
-
-    A class of the script that is run belongs to the script's file, not to ``__main__``.
-
-    Example:
-        >>> from torch.optim import Adam
-        >>> class_path(Adam)
-        'torch.optim.adam.Adam'
-    """
-    module = cls.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else Path(file).stem if file else module
-    path = f"{module}.{cls.__qualname__}"
-    _known[path] = cls
-    return path
-
-
-def import_class(path: str) -> Any:
-    """The class, or the function that makes one, that an import path names.
-
-    Raises:
-        ConfigError: If nothing of that name can be imported.
-    """
-    if path in _known:
-        return _known[path]
-    parts = path.split(".")
-    for cut in range(len(parts) - 1, 0, -1):  # a class may stand inside a class
-        try:
-            found: Any = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        try:
-            return functools.reduce(getattr, parts[cut:], found)
-        except AttributeError:
-            break
-    raise ConfigError(f"The class '{path}' cannot be imported. Check its spelling, and that its module is on the path.")
-
-
-def canonical_classes(value: Any) -> Any:
-    """A nested configuration with each class under its one import path; classes that are gone keep theirs."""
-    if _is_spec(value):
-        inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
-        try:
-            path = class_path(import_class(value["class_path"]))
-        except ConfigError:
-            path = value["class_path"]
-        return {"class_path": path, "init_args": canonical_classes(inner)}
-    if isinstance(value, Mapping):
-        return {key: canonical_classes(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [canonical_classes(item) for item in value]
-    return value
-
-
 def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     # Only what differs from Trainer's own defaults: a new version of Lightning with one more argument
     # must not give every configuration another identity.
     defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
-    differing = {key: value for key, value in trainer.items() if not same(value, defaults.get(key))}
-    return {key: value for key, value in differing.items() if value is not None}
+    given = {key: value for key, value in trainer.items() if value is not None}
+    if "precision" in given:
+        given["precision"] = _PRECISIONS.get(str(given["precision"]), given["precision"])
+    return {
+        key: value
+        for key, value in given.items()
+        if not same(value, defaults.get(key)) and not (key in _MEANT and same(value, _MEANT[key]))
+    }
 
 
 def _split(nested: Mapping[str, Any], patterns: Sequence[str]) -> _Split:
     splitter = _Splitter(patterns)
     decides = splitter.items(nested, "", frozenset())
-    if isinstance(decides.get("trainer"), dict) and decides["trainer"].get("callbacks") == []:
-        del decides["trainer"]["callbacks"]
+    trainer = decides.get("trainer") or {}
+    decides["trainer"] = {key: value for key, value in trainer.items() if not (key == "callbacks" and value == [])}
+    if not decides["trainer"]:
+        del decides["trainer"]
     for pattern in patterns:
         if pattern not in splitter.used:
             hint = did_you_mean(pattern, splitter.seen)
@@ -177,14 +131,14 @@ class _Splitter:
 
     def value(self, value: Any, key: str) -> Any:
         """What decides of one value."""
-        if _is_spec(value):
+        if is_spec(value):
             cls = import_class(value["class_path"])
             declared = getattr(cls, "identity_ignore", ())
             inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
             return {"class_path": class_path(cls), "init_args": self.items(inner, key, declared)}
         if isinstance(value, Mapping):
             return self.items(value, key, TRAINER_IGNORES if key == "trainer" else ())
-        if isinstance(value, (list, tuple)) and any(_is_spec(item) for item in value):
+        if isinstance(value, (list, tuple)) and any(is_spec(item) for item in value):
             return self.classes(value, key)
         return value
 
@@ -193,7 +147,7 @@ class _Splitter:
         result = {}
         for name, item in items.items():
             inner = f"{key}.{name}" if key else str(name)
-            if self.ignored(inner) or name in declared:
+            if self.ignored(inner) or name in declared or (not key and _watches(item)):
                 self.left_out[inner] = _short(item)
             else:
                 result[name] = self.value(item, inner)
@@ -203,7 +157,7 @@ class _Splitter:
         """What decides of a list of classes, such as callbacks."""
         kept = []
         for item in items:
-            place = f"{key}.{item['class_path'].rpartition('.')[2]}" if _is_spec(item) else key
+            place = f"{key}.{item['class_path'].rpartition('.')[2]}" if is_spec(item) else key
             if _watches(item) or self.ignored(place):
                 self.left_out.setdefault(key, []).append(_short(item))
             else:
@@ -218,16 +172,12 @@ class _Splitter:
         return bool(hits)
 
 
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("class_path"), str)
-
-
 def _short(value: Any) -> Any:
-    return value["class_path"] if _is_spec(value) else [_short(v) for v in value] if isinstance(value, list) else value
+    return value["class_path"] if is_spec(value) else [_short(v) for v in value] if isinstance(value, list) else value
 
 
 def _watches(item: Any) -> bool:
-    if not _is_spec(item):
+    if not is_spec(item):
         return False
     cls = import_class(item["class_path"])
     if getattr(cls, "identity_ignore", None) is True:
@@ -243,13 +193,7 @@ def class_defaults(cls: Any) -> dict[str, Any]:
     """The defaults of a class's arguments, as a configuration would hold them; those without one are absent."""
     parser = ArgumentParser(exit_on_error=False, default_env=False)
     parser.add_class_arguments(cls, "x", fail_untyped=False, sub_configs=True)
-    return dict(_plain(parser.get_defaults().get("x")) or {})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Namespace):
-        return {key: _plain(item) for key, item in vars(value).items()}
-    return value
+    return dict(described(parser.get_defaults().get("x")) or {})
 
 
 def _defaults_of(decides: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,18 +208,31 @@ def _defaults_of(decides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _specs(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if _is_spec(value):
+    if is_spec(value):
         yield key, value
         yield from _specs(key, value.get("init_args") or {})
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from _specs(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, (list, tuple)) and value and all(map(is_spec, value)):
+        named: Counter[str] = Counter()
+        for item in value:
+            name = item["class_path"].rpartition(".")[2]
+            named[name] += 1
+            yield from _specs(f"{key}.{name}" if named[name] == 1 else f"{key}.{name}#{named[name]}", item)
 
 
 def _is_default(key: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
     if key not in defaults:
         return False
-    return same(settings[key], defaults[key])
+    return same(_by_value(settings[key]), _by_value(defaults[key]))
+
+
+def _by_value(value: Any) -> Any:
+    # `lr: float = 1` has a default that the parser makes 1.0.
+    if isinstance(value, (list, tuple)):
+        return [_by_value(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _ordered(settings: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
 from runmodel_ext.callbacks import LastCheckpoint, MetricsLogger, WholeCheckpointIO
-from runmodel_ext.cli.identity import import_class
+from runmodel_ext.cli.classes import import_class
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import Mode
 
@@ -33,9 +33,35 @@ def keep_inside(trainer: Any, run: Path, folder: str) -> None:
     trainer["default_root_dir"] = str(run)
     for spec in _specs(trainer.get("logger")):
         _place_logger(spec, run, folder)
-    for spec in _specs(trainer.get("callbacks")):
-        if issubclass(_class_of(spec), ModelCheckpoint) and spec["init_args"].get("dirpath") is None:
-            spec["init_args"]["dirpath"] = str(run / CHECKPOINTS)
+    keep_callbacks_inside([(None, spec) for spec in _specs(trainer.get("callbacks"))], [], run)
+
+
+def keep_callbacks_inside(specs: Iterable[tuple[Any, Any]], instances: Iterable[Any], run: Path) -> None:
+    """Point ``ModelCheckpoint`` into the run, where the user chose no place.
+
+    Args:
+        specs: Classes and their settings, which are changed; settings that name their class come with ``None``.
+        instances: Callbacks that the user's script has made.
+        run: The run's directory.
+    """
+    for cls, settings in specs:
+        of_class = cls or _class_of(settings)
+        args = settings if cls else settings["init_args"]
+        if isinstance(of_class, type) and issubclass(of_class, ModelCheckpoint) and args.get("dirpath") is None:
+            args["dirpath"] = str(run / CHECKPOINTS)
+    for callback in instances:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(run / CHECKPOINTS)
+
+
+def as_list(value: Any) -> list[Any]:
+    """What Trainer takes as nothing, one or several, as a list.
+
+    Example:
+        >>> as_list(None), as_list("one"), as_list(("one", "two"))
+        ([], ['one'], ['one', 'two'])
+    """
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def loggers_of(configured: Any, run: Path, folder: str) -> list[Logger]:
@@ -64,7 +90,7 @@ def checkpoints_of(callbacks: list[Callback], monitor: str | None, mode: Mode | 
     place: dict[str, Any] = {"dirpath": run / CHECKPOINTS, "enable_version_counter": False}
     if monitor is not None and mode is not None and not any(callback.monitor for callback in own):
         added.append(ModelCheckpoint(filename="best-{epoch}", monitor=monitor, mode=mode, **place))
-    if not any(callback.save_last for callback in own):
+    if not any(callback.save_last and _is_inside(callback.dirpath, run) for callback in own):
         added.append(LastCheckpoint(run / CHECKPOINTS / "last.ckpt"))
     return added
 
@@ -109,7 +135,7 @@ def score_modes(model: LightningModule) -> dict[str, Mode]:
 
 def plugins_of(configured: Any, strategy: Any) -> list[Any] | None:
     """The plugins of the Trainer, with checkpoints that are written whole where the strategy writes plain files."""
-    own = [] if configured is None else list(configured) if isinstance(configured, (list, tuple)) else [configured]
+    own = as_list(configured)
     plain = isinstance(strategy, str) and strategy.split("_find_unused")[0].startswith(_PLAIN_STRATEGIES)
     if plain and not any(isinstance(plugin, CheckpointIO) for plugin in own):
         own.append(WholeCheckpointIO())
@@ -122,6 +148,10 @@ def _validates(model: LightningModule, datamodule: LightningDataModule | None, t
     of_model = type(model).val_dataloader is not LightningModule.val_dataloader
     of_data = datamodule is not None and type(datamodule).val_dataloader is not LightningDataModule.val_dataloader
     return of_model or of_data
+
+
+def _is_inside(place: Any, run: Path) -> bool:
+    return place is not None and Path(place).resolve().is_relative_to(run.resolve())
 
 
 def _mode(mode: str) -> Mode:

@@ -1,34 +1,15 @@
 """A parsed configuration as plain values: what a digest is made of, and what a file keeps."""
 
-import functools
-import inspect
 from collections.abc import Mapping
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from jsonargparse import Namespace
-from jsonargparse.typing import register_type
 
-from runmodel_ext.cli.identity import class_path
+from runmodel_ext.cli.classes import described
 from runmodel_ext.runs import canonical_json
 
 _UNREADABLE = "Unable to serialize instance"  # how jsonargparse dumps an object that it has no words for
 _OF_A_COMMAND = ("config", "ckpt_path", "verbose", "return_predictions")
-_SCALARS = (str, int, float, bool, type(None), Enum, Path)
-
-
-def register_torch_types() -> None:
-    """Let devices and dtypes be written as text: in a file, an option, a digest."""
-    register_type(torch.device, str, torch.device, fail_already_registered=False)
-    register_type(
-        torch.dtype,
-        lambda kind: str(kind).removeprefix("torch."),
-        lambda name: getattr(torch, name),
-        fail_already_registered=False,
-    )
 
 
 def plain_config(parsed: Any, dumped: Any, *, for_a_file: bool = False) -> Any:
@@ -62,31 +43,6 @@ def plain_config(parsed: Any, dumped: Any, *, for_a_file: bool = False) -> Any:
     return dumped
 
 
-def described(value: Any) -> Any:
-    """A value of any kind in plain words, the same in every process: a class by its path, an object by its class
-    and those arguments that it keeps.
-
-    Example:
-        >>> described(torch.nn.Dropout(0.25))
-        {'class_path': 'torch.nn.modules.dropout.Dropout', 'init_args': {'p': 0.25, 'inplace': False}}
-    """  # noqa: D205
-    if isinstance(value, Namespace):
-        return {key: described(item) for key, item in vars(value).items()}
-    if isinstance(value, Mapping):
-        return {key: described(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(map(described, value)) if type(value) in (list, tuple, set, frozenset) else value
-    if isinstance(value, (torch.device, torch.dtype)):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, type) or inspect.isroutine(value):
-        return class_path(value)
-    if isinstance(value, functools.partial):
-        return {"class_path": class_path(value.func), "init_args": described(value.keywords)}
-    if type(value).__module__ in ("builtins", "pathlib", "datetime", "numpy") or isinstance(value, Enum):
-        return value
-    return {"class_path": class_path(type(value)), "init_args": _kept_arguments(value)}
-
-
 def config_text(config: Mapping[str, Any], parent: str | None) -> str:
     """The ``config.yaml`` of a run: what ``fit --config`` needs to make the same run.
 
@@ -97,19 +53,10 @@ def config_text(config: Mapping[str, Any], parent: str | None) -> str:
         parent: The name of the run that ``--extend`` goes on with.
     """
     kept = {key: value for key, value in config.items() if key not in _OF_A_COMMAND}
-    kept["run"] = {key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")}
-    kept["run"]["extend"] = parent
+    run = {key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")}
+    kept["run"] = {**run, "extend": parent}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 def _is_unreadable(parsed: Any, dumped: Any) -> bool:
     return not isinstance(parsed, str) and isinstance(dumped, str) and dumped.startswith(_UNREADABLE)
-
-
-def _kept_arguments(value: Any) -> dict[str, Any]:
-    try:
-        names = list(inspect.signature(type(value)).parameters)
-    except (TypeError, ValueError):  # a class written in C may not tell
-        return {}
-    kept = {name: getattr(value, name) for name in names if hasattr(value, name)}
-    return {name: item for name, item in kept.items() if isinstance(item, _SCALARS)}

@@ -19,15 +19,18 @@ from typing_extensions import override
 from runmodel_ext._files import refusals_explained, storage_error
 from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RandomState, RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
+from runmodel_ext.cli.by_hand import FitByHand
 from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
+from runmodel_ext.cli.classes import described
 from runmodel_ext.cli.decisions import Decider, Decision, parent_of
 from runmodel_ext.cli.identity import identity_of
 from runmodel_ext.cli.parse_errors import users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
+from runmodel_ext.cli.plain import config_text, plain_config
 from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.summary import print_summary
 from runmodel_ext.errors import ConfigError, RunModelError
-from runmodel_ext.runs import Identity, NameTemplate, Run, canonical_json, code_state, environment, global_rank
+from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
 
 _SIGTERM_EXIT = 128 + 15  # what a shell reports of a process that a signal ended
 _CTRL_C_EXIT = 128 + 2
@@ -74,6 +77,7 @@ class RunCLI(LightningCLI):
         self.identity: Identity
         self.decision: Decision | None = None
         self._decider: Decider | None = None
+        self._by_hand = not kwargs.get("run", True)
         with _user_errors(printed=args is None):
             super().__init__(
                 model_class,
@@ -114,8 +118,8 @@ class RunCLI(LightningCLI):
         self._options = self._section["run"].as_dict()
         self._root = Path(self._options["root"])
         self._read_start()
-        config = self._plain_config()
-        self.identity = identity_of(config, self._classes(), self._seed())
+        dumped = self._dumped()
+        self.identity = identity_of(self._identifying(dumped), self._classes(), self._seed())
         template = NameTemplate(self._options["name"], self._options["aliases"])
         template.check(self.identity.settings)
         self._decider = Decider(self._root, template, self.identity)
@@ -127,14 +131,16 @@ class RunCLI(LightningCLI):
         if self._leaves_nothing and self._kind == "fit":
             return
         with refusals_explained(self._root):
-            self.decision = self._decide(self._decider, config)
+            self.decision = self._decide(self._decider, dumped)
         self._tell(self.decision.notices)
         self._check_checkpoint()
         if self._seed_was_drawn and self.decision.seed != self._seed():
             self._section["seed_everything"] = seed_everything(self.decision.seed, workers=True, verbose=False)
         if self.decision.folder:
             self.run = Run.read(self.decision.path)
-            outfit.keep_inside(self._section["trainer"], self.run.path.absolute(), self.decision.folder)
+            here = self.run.path.absolute()
+            outfit.keep_inside(self._section["trainer"], here, self.decision.folder)
+            outfit.keep_callbacks_inside(self._callback_specs(), [], here)
         elif self.decision.action == "done":
             self.run = Run.read(self.decision.path)
 
@@ -151,23 +157,34 @@ class RunCLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = self._trainer_config()
-        callbacks = trainer.get("callbacks") or []
-        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        trainer = {**self._trainer_config(), **kwargs}
         if self.decision is None or self.decision.action == "done" or self._leaves_nothing:
             return super().instantiate_trainer(**{**kwargs, **({"logger": False} if self.decision else {})})
+        callbacks = outfit.as_list(trainer.get("callbacks"))
+        # LightningCLI adds these to what it is given.
+        others = [self._instances[key] for key in self._callback_keys if self._instances.get(key) is not None]
+        others += outfit.as_list(self.trainer_defaults.get("callbacks"))
+        by_hand = None
         if self.decision.action == "evaluate":
-            callbacks += self._evaluation_callbacks()
+            added = self._evaluation_callbacks()
         else:
-            callbacks += self._fit_callbacks(trainer, callbacks)
+            outfit.keep_callbacks_inside([], others, self.decision.run_path.absolute())
+            added = self._fit_callbacks(trainer, [*callbacks, *others])
+            if self._by_hand and self._decider is not None:
+                by_hand = FitByHand(self._decider.claim, self.decision.checkpoint)
+                added.append(by_hand)
         outfitted = {
-            "callbacks": callbacks,
+            "callbacks": [*callbacks, *added],
             "logger": self._loggers(trainer),
             "plugins": outfit.plugins_of(trainer.get("plugins"), trainer.get("strategy")),
         }
-        if self.decision.action == "evaluate" and not any(isinstance(one, Checkpoint) for one in callbacks):
+        checkpoints = any(isinstance(one, Checkpoint) for one in [*callbacks, *others])
+        if self.decision.action == "evaluate" and not checkpoints:
             outfitted["enable_checkpointing"] = False
-        return super().instantiate_trainer(**{**outfitted, **kwargs})
+        built = super().instantiate_trainer(**{**kwargs, **outfitted})
+        if by_hand is not None:
+            by_hand.hold(built)
+        return built
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Fit, unless the run is done; record how it ends."""
@@ -213,20 +230,46 @@ class RunCLI(LightningCLI):
         seed = self._section.get("seed_everything")
         return None if seed is None or seed is False else int(seed)
 
-    def _plain_config(self) -> dict[str, Any]:
-        dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_unset=False))
+    @property
+    def _command_parser(self) -> Any:
+        return self._parser(self.config.get("subcommand"))
+
+    @property
+    def _callback_keys(self) -> list[str]:
+        return list(self._command_parser.callback_keys)
+
+    def _callback_specs(self) -> list[Any]:
+        """The settings of callbacks that have a key of their own, with their classes."""
+        classes = self._command_parser.callback_classes
+        return [(classes.get(key), self._section[key]) for key in self._callback_keys if self._section.get(key)]
+
+    def _dumped(self) -> dict[str, Any]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\s*Unable to serialize instance")  # see plain_config
+            dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_unset=False))
         config: dict[str, Any] = dumped[self._kind] if self.config.get("subcommand") else dumped
-        config = sets_in_order(self._section, config)
+        return config
+
+    def _identifying(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """The settings in plain words, with what the script itself gives the Trainer."""
+        config: dict[str, Any] = plain_config(self._section, dumped)
         # A parent is known by what it is, not by where it lies.
         parent = f"{self._parent['digest']}/{self._parent['seed']}" if self._parent else None
         config["run"].update(start=self._options["start"], extend=parent)
+        if own := outfit.as_list(self.trainer_defaults.get("callbacks")):
+            trainer = config["trainer"]
+            trainer["callbacks"] = [*outfit.as_list(trainer.get("callbacks")), *map(described, own)]
         return config
 
     def _classes(self) -> dict[str, Any]:
-        return {
-            "model": None if self.subclass_mode_model else self.model_class,
-            "data": None if self.subclass_mode_data else self.datamodule_class,
-        }
+        """The class behind each key whose class the script has chosen, and not the configuration."""
+        parser = self._command_parser
+        chosen = {**parser.callback_classes}
+        for key, (cls, _) in {**parser._optimizers, **parser._lr_schedulers}.items():
+            chosen[key] = cls if isinstance(cls, type) else None
+        chosen["model"] = None if self.subclass_mode_model else self.model_class
+        chosen["data"] = None if self.subclass_mode_data else self.datamodule_class
+        return chosen
 
     def _read_start(self) -> None:
         """Turn ``fit``'s ``--ckpt_path`` into ``run.start``, and find the run that ``--extend`` names."""
@@ -250,13 +293,19 @@ class RunCLI(LightningCLI):
                     f"is {wanted}. Give `--extend` a larger `--trainer.max_epochs`."
                 )
 
-    def _decide(self, decider: Decider, config: dict[str, Any]) -> Decision:
+    def _decide(self, decider: Decider, dumped: dict[str, Any]) -> Decision:
         if self._kind != "fit":
             return decider.evaluate(self._kind, self._options, self._ckpt_path)
-        return decider.fit(self._options, lambda: self._contents(config))
+        decision = decider.fit(self._options, lambda: self._contents(dumped))
+        if self._by_hand and decision.action == "done" and self._options["on_existing"] in ("auto", "resume"):
+            # A fit that is called by hand does train: what is there must stay as it is.
+            decision = decider.fit({**self._options, "on_existing": "new"}, lambda: self._contents(dumped))
+        return decision
 
-    def _contents(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _contents(self, dumped: dict[str, Any]) -> dict[str, Any]:
         code, patch = code_state(Path.cwd(), self._root)
+        config = plain_config(self._section, dumped, for_a_file=True)
+        config["run"]["start"] = self._options["start"]
         return {
             "config": self._schema_line() + config_text(config, self._parent["run"] if self._parent else None),
             "patch": patch,
@@ -284,9 +333,12 @@ class RunCLI(LightningCLI):
         if found and self.decision.action != "resume":
             self._tell([tell_differences(self.decision.checkpoint, found)])
 
+    @property
+    def _instances(self) -> Any:
+        return self.config_init.get(str(self.subcommand), self.config_init)
+
     def _trainer_config(self) -> dict[str, Any]:
-        instantiated = self.config_init.get(str(self.subcommand), self.config_init)
-        return dict(instantiated.get("trainer") or {})
+        return dict(self._instances.get("trainer") or {})
 
     def _loggers(self, trainer: dict[str, Any]) -> Any:
         assert self.decision is not None
@@ -397,41 +449,6 @@ class RunCLI(LightningCLI):
     @rank_zero_only
     def _print(run: Run, remark: str | None, folder: str | None = None) -> None:
         print_summary(run, remark, folder)
-
-
-def config_text(config: dict[str, Any], parent: str | None) -> str:
-    """The ``config.yaml`` of a run: what ``fit --config`` needs to make the same run.
-
-    What belongs to one command and not to the configuration (``run.on_existing``, ``ckpt_path``) is left out.
-    """
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key not in ("config", "ckpt_path", "verbose", "return_predictions")
-    }
-    kept["run"] = {
-        key: value for key, value in config["run"].items() if key not in ("on_existing", "select", "untrained")
-    }
-    kept["run"]["extend"] = parent
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-
-
-def sets_in_order(parsed: Any, dumped: Any) -> Any:
-    """A dumped configuration in which what was parsed as a set is a sorted list.
-
-    The order of a dumped set follows the hash seed of the process, which is no part of a configuration.
-
-    Example:
-        >>> sets_in_order({"words": {"b", "a"}, "n": 1}, {"words": ["b", "a"], "n": 1})
-        {'words': ['a', 'b'], 'n': 1}
-    """
-    if isinstance(parsed, (set, frozenset)) and isinstance(dumped, list):
-        return sorted(dumped, key=canonical_json)
-    if isinstance(dumped, dict) and hasattr(parsed, "get"):
-        return {key: sets_in_order(parsed.get(key), value) for key, value in dumped.items()}
-    if isinstance(dumped, list) and isinstance(parsed, (list, tuple)) and len(parsed) == len(dumped):
-        return [sets_in_order(one, other) for one, other in zip(parsed, dumped, strict=True)]
-    return dumped
 
 
 @contextmanager

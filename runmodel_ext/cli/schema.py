@@ -18,7 +18,7 @@ from jsonargparse._completions_jsonschema import ParserJsonschema
 from typing_extensions import override
 
 from runmodel_ext._files import refusals_explained, write_whole
-from runmodel_ext.cli.identity import import_class
+from runmodel_ext.cli.classes import import_class
 from runmodel_ext.runs import DEFAULT_ROOT
 
 SCHEMA_FILE = "runmodel.schema.json"
