@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -31,10 +31,20 @@ class WholeCheckpointIO(TorchCheckpointIO):
             descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=target.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    torch.save(checkpoint, file)
+                    _save(checkpoint, file)
                     file.flush()
                     os.fsync(file.fileno())
                 Path(temporary).replace(target)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        # On a full disk torch fails once more while it closes the archive, which hides the reason.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
