@@ -24,6 +24,7 @@ from runmodel_ext.runs import (
     nearest_run,
     publish,
     receive,
+    remove_attempt,
     resolve_run,
 )
 
@@ -75,6 +76,7 @@ class Decider:
         self.template = template
         self.identity = identity
         self.claim: Claim | None = None
+        self._evaluation: RunWriter | None = None
 
     @property
     def lock(self) -> BaseFileLock | None:
@@ -99,6 +101,13 @@ class Decider:
             ckpt_path: What the user gave as ``--ckpt_path``.
         """
         return self._shared(lambda: self._evaluate(kind, options, ckpt_path))
+
+    def abandon(self) -> None:
+        """Take back what was begun, before anything came of it."""
+        if self.claim is not None:
+            self.claim.abandon()
+        elif self._evaluation is not None:
+            remove_attempt(self._evaluation)
 
     def _shared(self, decide: Callable[[], Decision]) -> Decision:
         if global_rank() == 0:
@@ -191,7 +200,7 @@ class Decider:
         return f"{wanted} under '{self.root}'. {nearest_text(*near)} {advice}"
 
     def _begin(self, kind: str, run: Run, checkpoint: str, notices: list[str]) -> Decision:
-        writer = begin_attempt(run.path, kind, command_line())
+        self._evaluation = writer = begin_attempt(run.path, kind, command_line())
         return self._decision("evaluate", run.path, writer.folder, checkpoint, notices)
 
     def _decision(self, action: str, path: Path, folder: str, checkpoint: str | None, notices: list[str]) -> Decision:

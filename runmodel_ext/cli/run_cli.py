@@ -436,8 +436,8 @@ class RunCLI(LightningCLI):
         return result
 
     def _abandon(self) -> None:
-        if self._decider is not None and self._decider.claim is not None:
-            self._decider.claim.abandon()
+        if self._decider is not None:
+            self._decider.abandon()
 
     @staticmethod
     @rank_zero_only
