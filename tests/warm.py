@@ -29,6 +29,7 @@ class Command:
         self.pid = pid
         self.output = output
         self._server = server
+        self._code: int | None = None
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """Send it a signal."""
@@ -36,12 +37,19 @@ class Command:
 
     def wait(self) -> int:
         """Wait for its end: its exit code, negative for the signal that ended it."""
-        return int(self._server.ask({"wait": self.pid})["code"])
+        if self._code is None:
+            self._code = int(self._server.ask({"wait": self.pid})["code"])
+        return self._code
 
     def poll(self) -> int | None:
         """Its exit code, or ``None`` while it runs."""
-        code: int | None = self._server.ask({"poll": self.pid})["code"]
-        return code
+        if self._code is None:
+            self._code = self._server.ask({"poll": self.pid})["code"]
+        return self._code
+
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.poll() is not None
 
     @property
     def text(self) -> str:

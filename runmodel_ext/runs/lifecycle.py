@@ -226,8 +226,6 @@ def _take(run: Run, added: Sequence[str]) -> Claim:
     lock = try_lock(run.path / LOCK)
     if lock is None:
         raise RunBusyError(f"The run '{run.path}' is being trained by {run.holder()}. Wait for it, or stop it.")
-    for left_behind in run.path.glob(".*.tmp"):
-        left_behind.unlink(missing_ok=True)
     writer = begin_attempt(run.path, "fit", command_line())
     return Claim("resume", Run.read(run.path), writer, added=added, lock=lock)
 

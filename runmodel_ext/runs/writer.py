@@ -123,6 +123,7 @@ def begin_attempt(path: Path, kind: str, command: Sequence[str], **details: Any)
     def change(record: dict[str, Any]) -> None:
         if kind == "fit":
             _close_dead_attempts(record)
+            _remove_debris(path)
             record.update(status="running", reason=None, ended=None)
         record["attempts"].append(entry)
 
@@ -162,6 +163,13 @@ def _next_folder(path: Path, kind: str) -> int:
             number += 1
         else:
             return number
+
+
+def _remove_debris(path: Path) -> None:
+    # Half-written files of a killed fit: nobody else writes here while the run and its record are locked.
+    for pattern in (".*.tmp", "checkpoints/.*.tmp"):
+        for left_behind in path.glob(pattern):
+            left_behind.unlink(missing_ok=True)
 
 
 def _close_dead_attempts(record: dict[str, Any]) -> None:

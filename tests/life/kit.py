@@ -52,12 +52,12 @@ def until(found: Callable[[], Any], what: str, ended: Callable[[], Any] = lambda
         what: What is waited for, for the message.
         ended: Whether it can no longer come true.
     """
-    for _ in range(int(PATIENCE / 0.002)):
+    for _ in range(int(PATIENCE / 0.001)):
         over = ended()
         if answer := found():
             return answer
         assert not over, f"It ended before {what}."
-        _never.wait(0.002)
+        _never.wait(0.001)
     raise AssertionError(f"No {what} within {PATIENCE:g} s.")
 
 
