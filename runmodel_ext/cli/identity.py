@@ -97,6 +97,8 @@ def _differing_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     # must not give every configuration another identity.
     defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
     given = {key: value for key, value in trainer.items() if value is not None}
+    if is_spec(given.get("callbacks")):
+        given["callbacks"] = [given["callbacks"]]
     if "precision" in given:
         given["precision"] = _PRECISIONS.get(str(given["precision"]), given["precision"])
     return {

@@ -90,7 +90,15 @@ class RunParser(LightningArgumentParser):
                 default=parameter.default,
                 help=f"As `{name}` of Trainer; a whole number counts, a fraction is a share.",
             )
+        self._need_no_save_dir(f"{nested_key}.logger")
         return [*added, *(f"{nested_key}.{name}" for name in ambiguous)]
+
+    def _need_no_save_dir(self, key: str) -> None:
+        # Lightning's loggers ask for a `save_dir`; without one they write into the run. To the parser this is
+        # an argument that something else fills in.
+        for action in self._actions:
+            if action.dest == key and hasattr(action, "sub_add_kwargs"):
+                action.sub_add_kwargs.setdefault("linked_targets", set()).add("save_dir")
 
     @override
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """A parsed configuration as plain values: what a digest is made of, and what a file keeps."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -10,6 +12,14 @@ from runmodel_ext.runs import canonical_json
 
 _UNREADABLE = "Unable to serialize instance"  # how jsonargparse dumps an object that it has no words for
 _OF_A_COMMAND = ("config", "ckpt_path", "verbose", "return_predictions")
+
+
+@contextmanager
+def objects_kept_as_they_are() -> Iterator[None]:
+    """No warning that an object, which only a default can be, has no text: :func:`plain_config` sees to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=rf"\s*{_UNREADABLE}")
+        yield
 
 
 def plain_config(parsed: Any, dumped: Any, *, for_a_file: bool = False) -> Any:

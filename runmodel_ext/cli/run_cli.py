@@ -26,7 +26,7 @@ from runmodel_ext.cli.decisions import Decider, Decision, parent_of
 from runmodel_ext.cli.identity import identity_of
 from runmodel_ext.cli.parse_errors import users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
-from runmodel_ext.cli.plain import config_text, plain_config
+from runmodel_ext.cli.plain import config_text, objects_kept_as_they_are, plain_config
 from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.summary import print_summary
 from runmodel_ext.errors import ConfigError, RunModelError
@@ -107,7 +107,8 @@ class RunCLI(LightningCLI):
             self.config = parser.parse_args(expand([str(word) for word in words]))
         # Lightning would let the hyperparameters of a checkpoint override the arguments: it must not see the path.
         self._ckpt_path = self._section.get("ckpt_path")
-        self._section["ckpt_path"] = None
+        if self._ckpt_path is not None:
+            self._section["ckpt_path"] = None
         self._seed_was_drawn = self._section.get("seed_everything") is True
 
     _explaining = False
@@ -147,7 +148,8 @@ class RunCLI(LightningCLI):
     @override
     def instantiate_classes(self) -> None:
         try:
-            super().instantiate_classes()
+            with objects_kept_as_they_are():
+                super().instantiate_classes()
         except BaseException as error:
             self._abandon()
             own = users_own(error)
@@ -244,8 +246,7 @@ class RunCLI(LightningCLI):
         return [(classes.get(key), self._section[key]) for key in self._callback_keys if self._section.get(key)]
 
     def _dumped(self) -> dict[str, Any]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\s*Unable to serialize instance")  # see plain_config
+        with objects_kept_as_they_are():
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_unset=False))
         config: dict[str, Any] = dumped[self._kind] if self.config.get("subcommand") else dumped
         return config
@@ -306,6 +307,8 @@ class RunCLI(LightningCLI):
         code, patch = code_state(Path.cwd(), self._root)
         config = plain_config(self._section, dumped, for_a_file=True)
         config["run"]["start"] = self._options["start"]
+        if code is not None:
+            code["patch"] = "code.patch" if patch else None
         return {
             "config": self._schema_line() + config_text(config, self._parent["run"] if self._parent else None),
             "patch": patch,
