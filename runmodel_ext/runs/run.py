@@ -237,10 +237,15 @@ class Run:
             Its path, or ``None`` where there is none.
         """
         kept = self.record.get("checkpoints") or {}
-        names = [kept.get("best"), kept.get("last")] if which == "best" else [kept.get("last")]
-        for name in names:
+        for kind in ("best", "last") if which == "best" else ("last",):
+            name = kept.get(kind)
             if name and Path(self.home, name).exists():
                 return Path(self.home, name)
+            # A run that was killed may have saved one that its record does not name yet.
+            found = Path(self.home, "checkpoints").glob(f"{kind}*.ckpt")
+            newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+            if newest is not None:
+                return newest
         return None
 
     def metrics(self) -> list[Row]:
