@@ -197,7 +197,8 @@ class RunCLI(LightningCLI):
         if self.decision.action != "done":
             self._fit(model, **kwargs)
         self.run = Run.read(self.run.path)
-        self._print(self.run, "finished already" if self.decision.action == "done" else None)
+        done = self.decision.action == "done" and self.run.status == "finished"
+        self._print(self.run, "finished already" if done else None)
 
     def validate(self, model: LightningModule, **kwargs: Any) -> Any:
         """Validate the run's best checkpoint."""
