@@ -395,8 +395,7 @@ class RunCLI(LightningCLI):
             with warnings.catch_warnings():
                 # Of a run that goes on, the directory has the run's own checkpoints in it.
                 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-                with warnings.catch_warnings():
-                # A run that starts from another's checkpoint keeps its own beside itself.
+                # One that starts from another's checkpoint keeps its own beside itself.
                 warnings.filterwarnings("ignore", message="The dirpath has changed")
                 self.trainer.fit(model, ckpt_path=self.decision.checkpoint, **kwargs)
         except BaseException as error:
