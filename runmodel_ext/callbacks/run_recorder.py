@@ -36,7 +36,7 @@ class RunRecorder(Callback):
         self.modes: dict[str, Mode] = {**(modes or {}), **({monitor: mode} if monitor and mode else {})}
         self.best: dict[str, Any] | None = None
         self._metrics: dict[str, float] = {}
-        self._ended = False
+        self._ended = self._goes_on = False
         self._stop_watching: threading.Event | None = None
 
     @override
@@ -45,7 +45,8 @@ class RunRecorder(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        # What another run reached, from whose checkpoint this one starts, is not this run's score.
+        self.best = state_dict["best"] if self._goes_on else None
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -58,8 +59,8 @@ class RunRecorder(Callback):
         kept = checkpoint.get("runmodel", {})
         self._metrics = kept.get("metrics", {})
         # Another run's wish to stop, as where this one extends it, is not this run's.
-        own = Path(trainer.ckpt_path or "").resolve().is_relative_to(self.writer.path.resolve())
-        if own and kept.get("should_stop"):
+        self._goes_on = Path(trainer.ckpt_path or "").resolve().is_relative_to(self.writer.path.resolve())
+        if self._goes_on and kept.get("should_stop"):
             trainer.should_stop = True
 
     @override

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from runmodel_ext._files import file_digest
 from runmodel_ext.cli.classes import class_path, described, import_class, is_spec
 from runmodel_ext.errors import ConfigError
-from runmodel_ext.runs import Identity, data_label, did_you_mean, digest, flatten, labels, model_label, same
+from runmodel_ext.runs import SHOWN, Identity, data_label, did_you_mean, digest, flatten, labels, model_label, same
 
 #: Settings of the Trainer that leave the weights as they are: devices, output, evaluation of other data.
 TRAINER_IGNORES = frozenset({
@@ -84,7 +84,7 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
     fields = {
         "data": data_label(settings.get("data")),
         "model": model_label(settings),
-        "changes": {shown[key]: "on" if key in listed else settings[key] for key in changes},
+        "changes": {shown[key]: "on" if key in listed else _in_a_name(key, settings[key]) for key in changes},
         "digest": full,
         "seed": "none" if seed is None else seed,
     }
@@ -222,6 +222,10 @@ def _specs(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             name = item["class_path"].rpartition(".")[2]
             named[name] += 1
             yield from _specs(f"{key}.{name}" if named[name] == 1 else f"{key}.{name}#{named[name]}", item)
+
+
+def _in_a_name(key: str, value: Any) -> Any:
+    return str(value)[:SHOWN] if key in ("start", "extend") else value  # a digest
 
 
 def _is_default(key: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

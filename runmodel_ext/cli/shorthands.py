@@ -49,8 +49,9 @@ def expand(args: Sequence[str]) -> list[str]:
 def _with_run(words: list[str], option: str, reference: str) -> list[str]:
     place = next((i for i, word in enumerate(words) if word in COMMANDS), None)
     if place is None or (words[place] == "fit") != (option == "--run.extend"):
+        short = next(name for name, long in _SHORT.items() if long == option)
         allowed = "`fit`" if option == "--run.extend" else "`test`, `validate` or `predict`"
-        raise ConfigError(f"`{option}` goes with {allowed}, but found `{' '.join(words[:1])}`.")
+        raise ConfigError(f"`{short}` goes with {allowed}, but found `{' '.join(words[:1])}`.")
     run = resolve_run(reference, _root(words))
     if not run.config_path.is_file():
         raise NotFoundError(f"The run '{run.path}' has no `{run.config_path.name}` to build its model from.")

@@ -412,7 +412,7 @@ class StopsOnce(Callback):
     identity_ignore = True
     failed = False
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch == 1 and not StopsOnce.failed:
             StopsOnce.failed = True
             raise RuntimeError("the disk is on fire")

@@ -85,13 +85,13 @@ class TinyData(LightningDataModule):
         return TensorDataset(x, x @ torch.tensor([1.0, -2.0]))
 
     def train_dataloader(self) -> Any:
-        return DataLoader(self.points(10, 0), self.batch_size, shuffle=True)
+        return DataLoader(self.points(10, 0), batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(self.points(10, 1), self.batch_size)
+        return DataLoader(self.points(10, 1), batch_size=self.batch_size)
 
     def test_dataloader(self) -> Any:
-        return DataLoader(self.points(11, 2), self.batch_size)
+        return DataLoader(self.points(11, 2), batch_size=self.batch_size)
 
     def predict_dataloader(self) -> Any:
         return self.test_dataloader()
