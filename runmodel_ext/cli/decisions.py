@@ -1,5 +1,6 @@
 """What a command does, and where: decided on rank 0, the same on every rank."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from filelock import BaseFileLock
 from runmodel_ext.errors import CheckpointError, ConfigError, NotFoundError, RanksError, RunModelError
 from runmodel_ext.runs import (
     MISSING,
+    SHOWN,
     Claim,
     Identity,
     NameTemplate,
@@ -149,12 +151,12 @@ class Decider:
 
     def _evaluate(self, kind: str, options: Mapping[str, Any], ckpt_path: str | None) -> Decision:
         if options["untrained"]:
-            return self._decision("evaluate", self.root / ".unrecorded", "", None, ["The weights are untrained."])
+            return self._decision("evaluate", self._unrecorded(kind), "", None, ["The weights are untrained."])
         which = ckpt_path if ckpt_path in ("best", "last") else None
         if ckpt_path is not None and which is None:
             run = _owner(Path(ckpt_path))
             if run is None:
-                return self._decision("evaluate", self.root / ".unrecorded", "", ckpt_path, [])
+                return self._decision("evaluate", self._unrecorded(kind), "", ckpt_path, [])
             return self._begin(kind, run, ckpt_path, [])
         run, notices = self._find(options)
         checkpoint = run.checkpoint("last" if which == "last" else "best")
@@ -164,6 +166,9 @@ class Decider:
                 "Fit it first, or name one with `--ckpt_path`."
             )
         return self._begin(kind, run, str(checkpoint), notices)
+
+    def _unrecorded(self, kind: str) -> Path:
+        return self.root / ".unrecorded" / f"{kind}-{self.identity.digest[:SHOWN]}-{os.getpid()}"
 
     def _find(self, options: Mapping[str, Any]) -> tuple[Run, list[str]]:
         if options["select"] is not None:

@@ -381,10 +381,8 @@ class RunCLI(LightningCLI):
 
     def _prediction_folder(self) -> Path:
         assert self.decision is not None
-        if self.decision.folder:
-            return self.decision.run_path / self.decision.folder
-        folder = self.decision.run_path / f"predict-{self.identity.digest[:8]}-{os.getpid()}"
-        folder.mkdir(parents=True)
+        folder = self.decision.run_path / self.decision.folder
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -438,7 +436,7 @@ class RunCLI(LightningCLI):
             self.run = Run.read(self.run.path)
             self._print(self.run, None, folder=self.decision.folder)
         elif self._kind == "predict":
-            self._tell([f"The predictions lie below '{self.decision.path}'."])
+            self._tell([f"The predictions lie in '{self.decision.path}'."])
         return result
 
     def _abandon(self) -> None:
