@@ -55,6 +55,21 @@ def refusals_explained(path: str | os.PathLike[str]) -> Iterator[None]:
         raise explained from error
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, with those above it; one that is there is left as it is.
+
+    Raises:
+        StorageError: If the disk refuses, or something else is in its place.
+    """
+    with refusals_explained(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise StorageError(f"Cannot make the directory '{path}': a file is in its place.") from error
+        except FileNotFoundError as error:  # as where the working directory is gone, or below /proc
+            raise StorageError(f"Cannot make the directory '{path}': nothing can be made there.") from error
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file entirely or not at all, whatever dies when.
 

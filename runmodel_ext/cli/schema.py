@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse._completions_jsonschema import ParserJsonschema
 from typing_extensions import override
 
-from runmodel_ext._files import refusals_explained, write_whole
+from runmodel_ext._files import make_directory, write_whole
 from runmodel_ext.cli.classes import import_class
 from runmodel_ext.runs import DEFAULT_ROOT
 
@@ -40,8 +40,7 @@ def main(args: Sequence[str], parser_of_fit: ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="the directory of the runs")
     options = parser.parse_args(args)
     output: Path = options.output or options.root / SCHEMA_FILE
-    with refusals_explained(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(output.parent)
     write_whole(output, make_schema(parser_of_fit))
     print(output)
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from filelock import BaseFileLock
 
-from runmodel_ext._files import refusals_explained
-from runmodel_ext.errors import NotFoundError, RunBusyError, RunExistsError, StorageError
+from runmodel_ext._files import make_directory, refusals_explained
+from runmodel_ext.errors import NotFoundError, RunBusyError, RunExistsError
 from runmodel_ext.runs.locks import try_lock
 from runmodel_ext.runs.run import LOCK, RECORD, SCHEMA, Run
 from runmodel_ext.runs.search import iter_runs, match_run
@@ -286,10 +286,7 @@ def _deciding_about(family: Path, made: list[Path]) -> Iterator[None]:
 
 def _make_directories(path: Path) -> list[Path]:
     missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # as where the working directory is gone, or below /proc
-        raise StorageError(f"The directory '{path}' cannot be made here. Choose another `run.root`.") from error
+    make_directory(path)
     return missing
 
 
