@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from runmodel_ext.errors import CheckpointError, ConfigError, NotFoundError, RanksError, RunModelError
+from runmodel_ext.errors import CheckpointError, ConfigError, NotFoundError, RanksError
 from runmodel_ext.runs import (
     MISSING,
     SHOWN,
@@ -115,8 +115,8 @@ class Decider:
         if global_rank() == 0:
             try:
                 decision = decide()
-            except RunModelError as error:
-                publish({"error": str(error)}, self.root)
+            except BaseException as error:
+                publish({"error": str(error) or type(error).__name__}, self.root)
                 raise
             publish(asdict(decision), self.root)
             return decision

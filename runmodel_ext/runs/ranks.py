@@ -4,7 +4,10 @@ The ranks of one job are started in one of three ways, and each has its own chan
 
 - Lightning's launcher starts ranks as children of rank 0: the decision travels in their environment.
 - ``torchrun`` starts all at once and keeps a key-value store: the decision travels through that.
-- SLURM starts all at once on one file system: the decision travels in a file named after job, step and restart.
+- SLURM starts all at once on one file system: the decision travels in files named after job, step and restart.
+
+In both, each rank gets a message of its own and takes it away, so that the next command of the same job or step
+(a ``test`` after a ``fit``) cannot take it for its own.
 
 Processes that are spawned or forked inside ``trainer.fit`` need no channel: their objects know the decision.
 """
@@ -43,14 +46,16 @@ def publish(decision: Mapping[str, Any], root: Path) -> None:
     _own.append(dict(decision))
     os.environ[_VARIABLE] = json.dumps({"pid": os.getpid(), "decisions": _own})
     if (store := _torchrun_store()) is not None:
-        store.set(_key(), json.dumps(decision))
+        for rank in range(1, int(os.environ["WORLD_SIZE"])):
+            store.set(_key(rank, len(_own)), json.dumps(decision))
     elif (job := _slurm_job()) is not None:
         folder = root / ".ranks"
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.json"):
             if time.time() - old.stat().st_mtime > _A_DAY:
                 old.unlink(missing_ok=True)
-        write_json(folder / f"{job}-{len(_own)}.json", dict(decision))
+        for rank in range(1, int(os.environ["SLURM_NTASKS"])):
+            write_json(folder / f"{job}-{len(_own)}-rank-{rank}.json", dict(decision))
 
 
 def receive(root: Path) -> dict[str, Any]:
@@ -67,9 +72,9 @@ def receive(root: Path) -> dict[str, Any]:
 def _received(root: Path) -> dict[str, Any]:
     taken = len(_own)
     if (store := _torchrun_store()) is not None:
-        return dict(json.loads(_ask(store, _key(taken + 1))))
+        return dict(json.loads(_take(store, _key(global_rank(), taken + 1))))
     if (job := _slurm_job()) is not None:
-        return _wait_for(root / ".ranks" / f"{job}-{taken + 1}.json")
+        return _wait_for(root / ".ranks" / f"{job}-{taken + 1}-rank-{global_rank()}.json")
     inherited = json.loads(os.environ.get(_VARIABLE, "{}"))
     if inherited.get("pid") == os.getppid() and len(inherited["decisions"]) > taken:
         return dict(inherited["decisions"][taken])
@@ -79,9 +84,9 @@ def _received(root: Path) -> dict[str, Any]:
     )
 
 
-def _key(number: int | None = None) -> str:
+def _key(rank: int, number: int) -> str:
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return f"runmodel/{restart}/{len(_own) if number is None else number}"
+    return f"runmodel/{restart}/{number}/{rank}"
 
 
 def _torchrun_store() -> Any:
@@ -93,15 +98,17 @@ def _torchrun_store() -> Any:
     return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_PATIENCE))
 
 
-def _ask(store: Any, key: str) -> str:
+def _take(store: Any, key: str) -> str:
     from torch.distributed import DistError
 
     try:
-        return str(store.get(key).decode())
+        word = str(store.get(key).decode())
+        store.delete_key(key)
     except (DistError, RuntimeError) as error:
         raise RanksError(
             f"Rank {global_rank()} heard nothing from rank 0 through torchrun's store: {error}."
         ) from error
+    return word
 
 
 def _slurm_job() -> str | None:
@@ -117,7 +124,9 @@ def _wait_for(path: Path) -> dict[str, Any]:
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         if path.exists():
-            return dict(json.loads(path.read_bytes()))
+            decision = dict(json.loads(path.read_bytes()))
+            path.unlink()
+            return decision
         time.sleep(0.05)
     raise RanksError(
         f"Rank {global_rank()} waited {_PATIENCE:g} s for rank 0's decision in '{path}', which did not come. "
