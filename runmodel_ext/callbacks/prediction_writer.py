@@ -97,7 +97,10 @@ def as_rows(prediction: Any, indices: Sequence[int] | None) -> list[dict[str, An
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         return None
-    places: list[int | str] = [*(indices or [])] or [""] * lengths.pop()
+    length = lengths.pop()
+    places: list[int | str] = [*(indices or [])] or [""] * length
+    if len(places) != length:  # several rows a sample, or one a batch
+        return None
     return [
         {"index": place, **dict(zip(columns, values, strict=True))}
         for place, values in zip(places, zip(*columns.values(), strict=True), strict=True)
@@ -123,8 +126,11 @@ def _columns_of(name: str, value: Any) -> Iterator[tuple[str, list[Any]]]:
 
 def _plain(column: Tensor) -> list[Any]:
     values = column.detach().cpu()
+    if not values.is_floating_point() or values.dtype == torch.float64:
+        numbers: list[Any] = values.tolist()
+        return numbers
     # Nine digits tell any two float32 apart.
-    return [float(f"{v:.9g}") for v in values.float().tolist()] if values.is_floating_point() else values.tolist()
+    return [float(f"{value:.9g}") for value in values.float().tolist()]
 
 
 def _join(parts: Sequence[Path], folder: Path) -> None:
