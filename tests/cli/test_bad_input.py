@@ -241,6 +241,12 @@ def test_a_root_below_a_file(refused: Refused, tmp_path: Path) -> None:
     assert said.endswith("a part of the path is a file, not a directory. Choose another `run.root`.")
 
 
+def test_a_root_that_is_a_file(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file\n")
+    said = refused(*fit("--run.name={digest}-{version}"))
+    assert said == "Cannot make the directory 'results': a file is in its place."
+
+
 def test_a_root_whose_name_is_too_long(refused: Refused) -> None:
     name = "x" * 300
     said = refused(*words("fit", Path(name)))
@@ -251,8 +257,8 @@ def test_a_root_where_no_directory_can_be_made(refused: Refused) -> None:
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
     said = refused(*words("fit", Path("/proc/runmodel")))
-    assert said.startswith("The directory '/proc/runmodel/")
-    assert said.endswith("cannot be made here. Choose another `run.root`.")
+    assert said.startswith("Cannot make the directory '/proc/runmodel/")
+    assert said.endswith("nothing can be made there.")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
