@@ -1,6 +1,5 @@
 """Write the record of a run while it trains."""
 
-import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from runmodel_ext._files import write_whole
+from runmodel_ext.callbacks.dead_ranks import DeadRanks, lost_a_peer
 from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
 
 
@@ -37,7 +36,7 @@ class RunRecorder(Callback):
         self.best: dict[str, Any] | None = None
         self._metrics: dict[str, float] = {}
         self._ended = self._goes_on = False
-        self._stop_watching: threading.Event | None = None
+        self.ranks = DeadRanks(writer)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -76,7 +75,9 @@ class RunRecorder(Callback):
             "world_size": trainer.world_size,
         }
         self.writer.update(lambda record: self.writer.attempt(record).update(start))
-        self._watch_ranks(trainer)
+        processes = getattr(trainer.strategy.launcher, "procs", None)
+        if processes and hasattr(processes[0], "poll"):
+            self.ranks.watch(processes, lambda reason: self._end("failed", reason))
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,10 +95,13 @@ class RunRecorder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         status, reason = how_it_ended(exception)
         if not trainer.is_global_zero:
-            if status == "failed":
-                note = self.writer.path / self.writer.folder / f"rank-{trainer.global_rank}.error"
-                write_whole(note, f"rank {trainer.global_rank}: {reason}\n")
+            if status == "failed" and not lost_a_peer(exception):
+                self.ranks.leave_note(trainer.global_rank, reason)
             return
+        # torchrun stops the others by SIGTERM when a rank dies.
+        if lost_a_peer(exception) or isinstance(exception, SIGTERMException):
+            dead = self.ranks.reason(wait=lost_a_peer(exception))
+            status, reason = ("failed", dead) if dead else (status, reason)
         self._end(status, reason)
 
     @override
@@ -108,8 +112,7 @@ class RunRecorder(Callback):
         self._end("finished", None)
 
     def _end(self, status: str, reason: str | None) -> None:
-        if self._stop_watching is not None:
-            self._stop_watching.set()
+        self.ranks.stop()
         if not self._ended:
             self._ended = True
             self.writer.end(status, reason)
@@ -154,26 +157,6 @@ class RunRecorder(Callback):
             if not (name.endswith("_step") and name.removesuffix("_step") in values)
         }
 
-    def _watch_ranks(self, trainer: Trainer) -> None:
-        processes = getattr(trainer.strategy.launcher, "procs", None)
-        if not processes or not hasattr(processes[0], "poll"):
-            return
-        self._stop_watching = stop = threading.Event()
-
-        def watch() -> None:
-            while not stop.wait(0.5):
-                for rank, process in enumerate(processes, start=1):
-                    if process.poll():
-                        reason = f"rank {rank} ended with exit code {process.returncode}"
-                        self._end("failed", _note_of(self.writer, rank) or reason)
-                        return
-
-        threading.Thread(target=watch, name="runmodel-rank-watch", daemon=True).start()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # An event cannot travel to a spawned process, which watches nobody.
-        return {**self.__dict__, "_stop_watching": None}
-
 
 def how_it_ended(exception: BaseException) -> tuple[str, str]:
     """The status and the reason, in one line, of a run that ended by an exception.
@@ -203,8 +186,3 @@ def _checkpoints(trainer: Trainer, run: Path) -> dict[str, str]:
             if path and Path(path).resolve().is_relative_to(run.resolve()):
                 found.setdefault(key, Path(path).resolve().relative_to(run.resolve()).as_posix())
     return found
-
-
-def _note_of(writer: RunWriter, rank: int) -> str | None:
-    note = writer.path / writer.folder / f"rank-{rank}.error"
-    return note.read_text(encoding="utf-8").strip() if note.exists() else None
