@@ -8,8 +8,10 @@ import re
 import sys
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
@@ -122,6 +124,7 @@ class RunParser(LightningArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         before, self._source = self._source, source_of(os.fspath(path))
         try:
+            self._refuse_groups_that_are_none(Path(path).read_text(encoding="utf-8"))
             return super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: it is no text ({error.reason} at byte {error.start})", error)
@@ -141,6 +144,17 @@ class RunParser(LightningArgumentParser):
         raise ConfigError(f"{sentence} See `{prog} --help`.") from ex
 
     _source: str | None = None  # the configuration file that is being read
+
+    def _refuse_groups_that_are_none(self, text: str) -> None:
+        """Refuse ``trainer: 3``, which jsonargparse would pass over."""
+        try:
+            loaded = yaml.safe_load(text)
+        except yaml.YAMLError:
+            return  # jsonargparse says what is wrong with it
+        for name in self.groups or ():
+            value = loaded.get(name) if isinstance(loaded, dict) else None
+            if value is not None and not isinstance(value, (dict, str)):
+                self.error(f"Parser key \"{name}\":\n  Expected a <class 'dict'>. Got value: {value}")
 
     def _parser_of_command(self, ex: Exception | None) -> "RunParser":
         named = getattr(ex, "subcommand_parser", None)

@@ -260,6 +260,10 @@ def callback(**init_args: object) -> Callable[[dict], object]:
             "Set it in a configuration or as an option.",
         ),
         (
+            lambda config: config.update(trainer=3),
+            "In 'my.yaml': `trainer` must be a mapping, but is '3'.",
+        ),
+        (
             "model:\n  class_path: [a\nb: }\n",
             "'my.yaml' is not valid YAML, line 3, column 2: did not find expected ',' or ']'.",
         ),
