@@ -151,7 +151,8 @@ class RunParser(LightningArgumentParser):
             loaded = yaml.safe_load(text)
         except yaml.YAMLError:
             return  # jsonargparse says what is wrong with it
-        for name in self.groups or ():
+        plain = {name.partition(".")[0] for name in self._names() if "." in name}
+        for name in plain.intersection(self.groups or ()):
             value = loaded.get(name) if isinstance(loaded, dict) else None
             if value is not None and not isinstance(value, (dict, str)):
                 self.error(f"Parser key \"{name}\":\n  Expected a <class 'dict'>. Got value: {value}")
