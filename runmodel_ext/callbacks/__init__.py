@@ -6,6 +6,7 @@ from runmodel_ext.callbacks.last_checkpoint import LastCheckpoint
 from runmodel_ext.callbacks.metrics_logger import MetricsLogger
 from runmodel_ext.callbacks.prediction_writer import PredictionWriter
 from runmodel_ext.callbacks.random_state import RandomState
+from runmodel_ext.callbacks.run_keeper import RunKeeper
 from runmodel_ext.callbacks.run_recorder import RunRecorder, how_it_ended
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MetricsLogger",
     "PredictionWriter",
     "RandomState",
+    "RunKeeper",
     "RunRecorder",
     "WholeCheckpointIO",
     "how_it_ended",

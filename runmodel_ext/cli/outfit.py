@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
-from runmodel_ext.callbacks import LastCheckpoint, MetricsLogger, WholeCheckpointIO
+from runmodel_ext.callbacks import LastCheckpoint, MetricsLogger, RunKeeper, RunRecorder, WholeCheckpointIO
 from runmodel_ext.cli.classes import import_class
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import Mode
@@ -83,15 +83,23 @@ def loggers_of(configured: Any, run: Path, folder: str) -> list[Logger]:
     return [*loggers, MetricsLogger(run / folder)]
 
 
-def checkpoints_of(callbacks: list[Callback], monitor: str | None, mode: Mode | None, run: Path) -> list[Callback]:
-    """The checkpoint callbacks that are missing among the user's: one of the best epoch, one of the last."""
+def checkpoints_of(callbacks: list[Callback], recorder: RunRecorder, run: Path) -> list[Callback]:
+    """The callbacks that record a run, and keep the checkpoints that the user's own do not: the best, and the last.
+
+    Args:
+        callbacks: The user's own.
+        recorder: The recorder of the run, which knows the monitored metric.
+        run: The run's directory.
+    """
     own = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
-    added: list[Callback] = []
-    place: dict[str, Any] = {"dirpath": run / CHECKPOINTS, "enable_version_counter": False}
-    if monitor is not None and mode is not None and not any(callback.monitor for callback in own):
+    keeps_last = any(callback.save_last and _is_inside(callback.dirpath, run) for callback in own)
+    last = None if keeps_last else LastCheckpoint(run / CHECKPOINTS / "last.ckpt")
+    added: list[Callback] = [RunKeeper(recorder, last)]
+    monitor = recorder.monitor
+    mode = recorder.modes.get(monitor) if monitor is not None else None
+    if mode is not None and not any(callback.monitor for callback in own):
+        place: dict[str, Any] = {"dirpath": run / CHECKPOINTS, "enable_version_counter": False}
         added.append(ModelCheckpoint(filename="best-{epoch}", monitor=monitor, mode=mode, **place))
-    if not any(callback.save_last and _is_inside(callback.dirpath, run) for callback in own):
-        added.append(LastCheckpoint(run / CHECKPOINTS / "last.ckpt"))
     return added
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from runmodel_ext._files import refusals_explained, storage_error
-from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RandomState, RunRecorder, how_it_ended
+from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
 from runmodel_ext.cli.by_hand import FitByHand
 from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
@@ -357,10 +357,10 @@ class RunCLI(LightningCLI):
         monitor, mode = outfit.monitored(self.model, self.datamodule, trainer, callbacks)
         if global_rank() == 0:
             writer.update(lambda record: record.update(monitor=monitor, mode=mode))
-        added: list[Any] = [RunRecorder(writer, monitor, mode, outfit.score_modes(self.model)), RandomState()]
-        if trainer.get("enable_checkpointing") is not False and not trainer.get("barebones"):
-            added += outfit.checkpoints_of(callbacks, monitor, mode, self.decision.run_path.absolute())
-        return added
+        recorder = RunRecorder(writer, monitor, mode, outfit.score_modes(self.model))
+        if trainer.get("enable_checkpointing") is False or trainer.get("barebones"):
+            return [recorder]
+        return outfit.checkpoints_of(callbacks, recorder, self.decision.run_path.absolute())
 
     def _evaluation_callbacks(self) -> list[Any]:
         assert self.decision is not None

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_step.py [pairs]
 
-With: RunRecorder, RandomState, MetricsLogger, a best and a last checkpoint. Without: Lightning's CSVLogger and its one
+With: RunKeeper (record, random state, last checkpoint), MetricsLogger, a best checkpoint. Without: Lightning's CSVLogger and its one
 default checkpoint. One process, in turn; CPU seconds from the first batch to the last of one epoch.
 """
 
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from runmodel_ext.callbacks import MetricsLogger, RandomState, RunRecorder
+from runmodel_ext.callbacks import MetricsLogger, RunRecorder
 from runmodel_ext.cli.outfit import checkpoints_of
 from runmodel_ext.data import Digits
 from runmodel_ext.modules import ClassificationModule
@@ -57,8 +57,7 @@ def epoch(network: Any, steps: int, recorded: bool, folder: Path) -> float:
     if recorded:
         run = write_run(folder, f"digits/mlp/{time.monotonic_ns()}/seed=0/v1", status="running", attempts=[])
         writer = begin_attempt(run, "fit", ["bench"])
-        callbacks += [RunRecorder(writer, "train/loss", "min"), RandomState()]
-        callbacks += checkpoints_of([], "train/loss", "min", run)
+        callbacks += checkpoints_of([], RunRecorder(writer, "train/loss", "min"), run)
         logger = MetricsLogger(run / "fit-1")
     trainer = Trainer(
         max_epochs=1,
@@ -78,7 +77,10 @@ def main(pairs: int) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    cases = {"CNN of configs/digits.yaml": (lambda: CNN(width=32), 60), "MLP 64-16-10": (lambda: MLP(64, 10, [16]), 600)}
+    cases = {
+        "CNN of configs/digits.yaml": (lambda: CNN(width=32), 60),
+        "MLP 64-16-10": (lambda: MLP(64, 10, [16]), 600),
+    }
     with tempfile.TemporaryDirectory() as name:
         for title, (network, steps) in cases.items():
             ratios, plain = [], []
