@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runmodel_ext._files import storage_error
 from runmodel_ext._version import __version__
 from runmodel_ext.cli.commands import adopt_runs, diff_runs, list_runs, path_of_run, show_run
 from runmodel_ext.cli.completion import complete
@@ -59,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     try:
         if "_ARGCOMPLETE" in os.environ:
-            complete(build_parser, TRAINER_COMMANDS)
+            _complete()
         elif is_for_the_trainer(words):
             _train(words)
         else:
@@ -72,12 +73,20 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"runmodel: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        if not _nobody_reads():
-            raise
-        sys.exit(141)  # as a shell reports a program that `head` has cut off
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        _end_of_output(error)
+        raise
+
+
+def _end_of_output(error: OSError) -> None:
+    """Exit where standard output takes no more: ``head`` has enough, or the disk is full."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        sys.exit(141)  # as a shell reports a program that `head` has cut off
+    if (explained := storage_error(error, error.filename or "standard output")) is not None:
+        print(f"runmodel: {explained}", file=sys.stderr)
+        os._exit(2)  # what waits in the buffer of the output cannot be written either
 
 
 def is_for_the_trainer(words: Sequence[str]) -> bool:

@@ -13,16 +13,16 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from runmodel_ext._files import refusals_explained, storage_error
+from runmodel_ext._files import refusals_explained
 from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
 from runmodel_ext.cli.by_hand import FitByHand
 from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
 from runmodel_ext.cli.classes import described
 from runmodel_ext.cli.decisions import Decider, Decision, parent_of
+from runmodel_ext.cli.endings import endings_explained
 from runmodel_ext.cli.identity import identity_of
 from runmodel_ext.cli.parse_errors import users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
@@ -31,9 +31,6 @@ from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.summary import print_summary
 from runmodel_ext.errors import ConfigError, RunModelError
 from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
-
-_SIGTERM_EXIT = 128 + 15  # what a shell reports of a process that a signal ended
-_CTRL_C_EXIT = 128 + 2
 
 
 class RunCLI(LightningCLI):
@@ -104,7 +101,8 @@ class RunCLI(LightningCLI):
             if words[:1] == ["explain"]:
                 words[0] = "fit"
                 self._explaining = True
-            self.config = parser.parse_args(expand([str(word) for word in words]))
+            written_out = expand([str(word) for word in words], own_classes=not self.subclass_mode_model)
+            self.config = parser.parse_args(written_out)
         # Lightning would let the hyperparameters of a checkpoint override the arguments: it must not see the path.
         self._ckpt_path = self._section.get("ckpt_path")
         if self._ckpt_path is not None:
@@ -390,7 +388,7 @@ class RunCLI(LightningCLI):
         assert self.run is not None
         kwargs.pop("ckpt_path", None)
         try:
-            with warnings.catch_warnings():
+            with endings_explained(self.run.path, self.decision.checkpoint), warnings.catch_warnings():
                 # Of a run that goes on, the directory has the run's own checkpoints in it.
                 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
                 # One that starts from another's checkpoint keeps its own beside itself.
@@ -398,14 +396,6 @@ class RunCLI(LightningCLI):
                 self.trainer.fit(model, ckpt_path=self.decision.checkpoint, **kwargs)
         except BaseException as error:
             self._record_end(error)
-            if isinstance(error, SIGTERMException):
-                raise SystemExit(_SIGTERM_EXIT) from error
-            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-                raise SystemExit(_CTRL_C_EXIT) from error
-            if isinstance(error, OSError) and not isinstance(error, RunModelError):
-                explained = storage_error(error, error.filename or self.run.path)
-                if explained is not None:
-                    raise explained from error
             raise
         finally:
             if self._decider is not None and self._decider.claim is not None:
@@ -425,13 +415,10 @@ class RunCLI(LightningCLI):
     def _evaluate(self, function: Any, model: LightningModule, **kwargs: Any) -> Any:
         assert self.decision is not None
         kwargs["ckpt_path"] = self.decision.checkpoint
-        try:
-            with warnings.catch_warnings():
-                # It asks for the callbacks that the fit had, which an evaluation has no use for.
-                warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
-                result = function(model, **kwargs)
-        except SIGTERMException as error:
-            raise SystemExit(_SIGTERM_EXIT) from error
+        with endings_explained(self.decision.run_path, self.decision.checkpoint), warnings.catch_warnings():
+            # It asks for the callbacks that the fit had, which an evaluation has no use for.
+            warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+            result = function(model, **kwargs)
         if self.run is not None and self.decision.folder:
             self.run = Run.read(self.run.path)
             self._print(self.run, None, folder=self.decision.folder)

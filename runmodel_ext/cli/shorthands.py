@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from runmodel_ext.errors import ConfigError, NotFoundError
 from runmodel_ext.runs import DEFAULT_ROOT, Run, resolve_run
 
@@ -10,7 +12,7 @@ _SHORT = {"--run": "--run.select", "--extend": "--run.extend"}
 COMMANDS = ("fit", "validate", "test", "predict")
 
 
-def expand(args: Sequence[str]) -> list[str]:
+def expand(args: Sequence[str], own_classes: bool = False) -> list[str]:
     """Write out ``--run RUN``, ``--extend RUN`` and ``--untrained``.
 
     A run that is named brings its own configuration, before everything that the user wrote, so that the
@@ -18,6 +20,7 @@ def expand(args: Sequence[str]) -> list[str]:
 
     Args:
         args: The arguments, the command first or after options of its own.
+        own_classes: Whether the caller has classes of its own, so that a configuration need not name them.
 
     Raises:
         NotFoundError: If no run fits, or several do.
@@ -43,10 +46,10 @@ def expand(args: Sequence[str]) -> list[str]:
             words.append(word)
     if reference is None:
         return words
-    return _with_run(words, *reference)
+    return _with_run(words, *reference, own_classes)
 
 
-def _with_run(words: list[str], option: str, reference: str) -> list[str]:
+def _with_run(words: list[str], option: str, reference: str, own_classes: bool) -> list[str]:
     place = next((i for i, word in enumerate(words) if word in COMMANDS), None)
     if place is None or (words[place] == "fit") != (option == "--run.extend"):
         short = next(name for name, long in _SHORT.items() if long == option)
@@ -56,8 +59,22 @@ def _with_run(words: list[str], option: str, reference: str) -> list[str]:
     if not run.config_path.is_file():
         raise NotFoundError(f"The run '{run.path}' has no `{run.config_path.name}` to build its model from.")
     root = [] if _gives_root(words) else [f"--run.root={_root_of(run)}"]
-    configuration = [f"--config={run.config_path}", f"{option}={run.path}", *root]
-    return [*words[: place + 1], *configuration, *words[place + 1 :]]
+    config = run.config_path if own_classes else _with_classes(run)
+    return [*words[: place + 1], f"--config={config}", f"{option}={run.path}", *root, *words[place + 1 :]]
+
+
+def _with_classes(run: Run) -> Path | str:
+    """The configuration of a run, as a file or as text; that of a script gets the classes that the script has."""
+    config = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
+    missing = [key for key in ("model", "data") if _lacks_class(config.get(key)) and key in run.settings]
+    if not missing:
+        return run.config_path
+    wrapped = {key: {"class_path": run.settings[key], "init_args": config[key]} for key in missing}
+    return str(yaml.safe_dump({**config, **wrapped}))
+
+
+def _lacks_class(section: object) -> bool:
+    return isinstance(section, dict) and "class_path" not in section
 
 
 def _root_of(run: Run) -> Path:

@@ -80,8 +80,8 @@ def resolve_run(reference: str | Path, root: str | Path = DEFAULT_ROOT) -> Run:
 
     Args:
         reference: A run's directory or anything in it, its name or a part of it, the first characters of its
-            digest (at least 4; levels may follow, as in ``k3j2/seed=1``), or ``"last"`` for the newest. Where versions of one configuration and seed
-            fit, the newest of them is meant.
+            digest (at least 4; levels may follow, as in ``k3j2/seed=1``), or ``"last"`` for the newest. Where
+            versions of one configuration and seed fit, the newest of them is meant.
         root: The directory to search.
 
     Raises:
