@@ -19,8 +19,8 @@ _RECORD_PATIENCE = 30.0  # seconds; an update takes milliseconds, so a longer wa
 
 
 def now() -> str:
-    """The time now, ISO 8601 in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    """The time now, ISO 8601 in UTC, to the millisecond: of two runs of one second, one is the newer."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def seconds_between(start: str, end: str) -> float:
@@ -91,7 +91,7 @@ def training_seconds(record: Mapping[str, Any]) -> float:
     """How long all fits of a record took; of a killed one, until it was last heard of."""
     fits = [entry for entry in record["attempts"] if entry["kind"] == "fit"]
     ends = [(entry["started"], entry.get("ended") or entry.get("seen") or entry["started"]) for entry in fits]
-    return sum(seconds_between(start, end) for start, end in ends)
+    return round(sum(seconds_between(start, end) for start, end in ends), 3)
 
 
 def begin_attempt(path: Path, kind: str, command: Sequence[str], **details: Any) -> RunWriter:

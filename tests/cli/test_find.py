@@ -121,6 +121,14 @@ def test_a_named_run_needs_no_configuration(root: Path, reference: Callable[[Run
     assert found.scores["test/loss"].checkpoint == found.record["checkpoints"]["best"]
 
 
+def test_the_last_run_is_the_one_that_began_last(root: Path) -> None:
+    for rate in ("0.3", "0.2", "0.4", "0.15"):
+        made = fit(root, f"--model.lr={rate}")
+        cli = again(["test", "--run=last", f"--run.root={root}", *QUIETLY])
+        assert cli.run is not None
+        assert cli.run.path == made.path
+
+
 def test_arguments_count_over_those_of_a_named_run(root: Path) -> None:
     cli = again(["test", "--run", the_run(root).name, f"--run.root={root}", "--data.batch_size=11", *QUIETLY])
     assert cli.datamodule.batch_size == 11
