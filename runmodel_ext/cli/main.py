@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     try:
         if "_ARGCOMPLETE" in os.environ:
-            _complete()
+            complete(build_parser, TRAINER_COMMANDS)
         elif is_for_the_trainer(words):
             _train(words)
         else:
