@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runmodel_ext._files import write_whole
-from runmodel_ext.runs import RunWriter
+from runmodel_ext.runs import RunWriter, first_note, leave_note
 
 # How gloo, NCCL and sockets say that the process at the other end is gone.
 _LOST_PEER = ("closed by peer", "reset by peer", "Broken pipe", "NCCL", "gloo/transport")
@@ -30,7 +29,7 @@ class DeadRanks:
 
     def leave_note(self, rank: int, reason: str) -> None:
         """Say, on a rank that dies of an error of its own, which one."""
-        write_whole(self.folder / f"rank-{rank}.error", f"rank {rank}: {reason}\n")
+        leave_note(self.folder, rank, reason)
 
     def watch(self, processes: Sequence[subprocess.Popen[Any]], tell: Callable[[str], None]) -> None:
         """Watch the processes of rank 1 and up, until :meth:`stop`; ``tell`` is given the reason when one dies."""
@@ -58,8 +57,8 @@ class DeadRanks:
         """
         if wait and self._processes:
             self._await_an_end()
-        for note in sorted(self.folder.glob("rank-*.error")):
-            return note.read_text(encoding="utf-8").strip()
+        if (note := first_note(self.folder)) is not None:
+            return note
         for rank, process in enumerate(self._processes, start=1):
             if _has_failed(process):
                 return f"rank {rank} ended with exit code {process.returncode}"

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from runmodel_ext.callbacks.run_recorder import how_it_ended
+from runmodel_ext.callbacks.sigterm import answer_sigterm_at_the_next_batch
 from runmodel_ext.runs import Mode, RunWriter
 
 
@@ -27,6 +28,10 @@ class EvaluationRecorder(Callback):
         self.modes = dict(modes)
         self.checkpoint = checkpoint
         self.scores: dict[str, dict[str, Any]] = {}
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        answer_sigterm_at_the_next_batch(trainer)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from runmodel_ext.callbacks.dead_ranks import DeadRanks, lost_a_peer
+from runmodel_ext.callbacks.sigterm import answer_sigterm_at_the_next_batch
 from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
 
 
@@ -61,6 +62,10 @@ class RunRecorder(Callback):
         self._goes_on = Path(trainer.ckpt_path or "").resolve().is_relative_to(self.writer.path.resolve())
         if self._goes_on and kept.get("should_stop"):
             trainer.should_stop = True
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        answer_sigterm_at_the_next_batch(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

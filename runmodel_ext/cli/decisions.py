@@ -22,6 +22,7 @@ from runmodel_ext.runs import (
     command_line,
     global_rank,
     iter_runs,
+    leave_note,
     match_run,
     nearest_run,
     publish,
@@ -125,10 +126,13 @@ class Decider:
             raise RanksError(f"Rank 0 stopped: {message['error']}")
         decision = Decision(**message)
         if decision.digest != self.identity.digest:
-            raise RanksError(
+            refusal = (
                 f"Rank {global_rank()} has another configuration than rank 0: digest {self.identity.digest[:8]} "
                 f"instead of {decision.digest[:8]}. Give every rank the same arguments, files and code."
             )
+            if decision.folder:
+                leave_note(decision.run_path / decision.folder, global_rank(), refusal)
+            raise RanksError(refusal)
         return decision
 
     def _fit(self, options: Mapping[str, Any], contents: Callable[[], Mapping[str, Any]]) -> Decision:

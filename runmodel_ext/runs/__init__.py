@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runmodel_ext.runs.metrics import MetricsFile, Row, read_curve, read_metrics
     from runmodel_ext.runs.names import data_label, labels, model_label, safe_component, spell
     from runmodel_ext.runs.provenance import code_state, environment
-    from runmodel_ext.runs.ranks import global_rank, publish, receive
+    from runmodel_ext.runs.ranks import first_note, global_rank, leave_note, publish, receive
     from runmodel_ext.runs.run import Mode, Run, Score
     from runmodel_ext.runs.search import DEFAULT_ROOT, find_runs, iter_runs, match_run, nearest_run, resolve_run
     from runmodel_ext.runs.template import DEFAULT_TEMPLATE, NameTemplate
@@ -38,7 +38,7 @@ _HOMES = {
     "lifecycle": "Claim Identity Look OnExisting claim look",
     "metrics": "MetricsFile Row read_curve read_metrics",
     "names": "data_label labels model_label safe_component spell",
-    "ranks": "global_rank publish receive",
+    "ranks": "first_note global_rank leave_note publish receive",
     "run": "Mode Run Score",
     "search": "DEFAULT_ROOT find_runs iter_runs match_run nearest_run resolve_run",
     "template": "DEFAULT_TEMPLATE NameTemplate",
@@ -80,10 +80,12 @@ __all__ = [
     "environment",
     "field_names",
     "find_runs",
+    "first_note",
     "flatten",
     "global_rank",
     "iter_runs",
     "labels",
+    "leave_note",
     "look",
     "match_run",
     "model_label",

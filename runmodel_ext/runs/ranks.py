@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from runmodel_ext._files import write_json
+from runmodel_ext._files import write_json, write_whole
 from runmodel_ext.errors import RanksError
 
 _VARIABLE = "_RUNMODEL_DECISIONS"
@@ -67,6 +67,24 @@ def receive(root: Path) -> dict[str, Any]:
     decision = _received(root)
     _own.append(decision)
     return decision
+
+
+def leave_note(folder: Path, rank: int, reason: str) -> None:
+    """Say, on a rank that gives up, why; it is the reason of the run if rank 0 does not live to write one.
+
+    Args:
+        folder: The folder of the attempt.
+        rank: The rank.
+        reason: Why, in one line.
+    """
+    write_whole(folder / f"rank-{rank}.error", f"rank {rank}: {reason}\n")
+
+
+def first_note(folder: Path) -> str | None:
+    """What the first rank that left a note wrote; ``None`` where none did."""
+    for note in sorted(folder.glob("rank-*.error")):
+        return note.read_text(encoding="utf-8").strip()
+    return None
 
 
 def _received(root: Path) -> dict[str, Any]:
