@@ -46,7 +46,6 @@ def test_what_is_a_table_becomes_rows(prediction: Any, rows: list[dict[str, Any]
         (torch.zeros(2), torch.zeros(2)),
         {"a": [object(), object()]},
     ],
-    ids=str,
 )
 def test_what_is_no_table_becomes_none(prediction: Any) -> None:
     assert as_rows(prediction, [0, 1]) is None
