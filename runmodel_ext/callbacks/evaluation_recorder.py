@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from runmodel_ext.callbacks.run_recorder import how_it_ended
-from runmodel_ext.callbacks.sigterm import answer_sigterm_at_the_next_batch
+from runmodel_ext.callbacks.sigterm import Sigterm
 from runmodel_ext.runs import Mode, RunWriter
 
 
@@ -30,8 +30,16 @@ class EvaluationRecorder(Callback):
         self.scores: dict[str, dict[str, Any]] = {}
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        answer_sigterm_at_the_next_batch(trainer)
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Sigterm().answer(trainer)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Sigterm().answer(trainer)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Sigterm().answer(trainer)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -52,10 +52,6 @@ class RunKeeper(Checkpoint):
             self.last.on_load_checkpoint(trainer, pl_module, checkpoint)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.recorder.setup(trainer, pl_module, stage)
-
-    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.recorder.on_train_start(trainer, pl_module)
         if self.last:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from runmodel_ext.callbacks.dead_ranks import DeadRanks, lost_a_peer
-from runmodel_ext.callbacks.sigterm import answer_sigterm_at_the_next_batch
+from runmodel_ext.callbacks.sigterm import Sigterm
 from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
 
 
@@ -38,6 +38,7 @@ class RunRecorder(Callback):
         self._metrics: dict[str, float] = {}
         self._ended = self._goes_on = False
         self.ranks = DeadRanks(writer)
+        self._sigterm = Sigterm()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -64,11 +65,8 @@ class RunRecorder(Callback):
             trainer.should_stop = True
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        answer_sigterm_at_the_next_batch(trainer)
-
-    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sigterm.answer(trainer)
         trainer.callback_metrics.update(
             {name: torch.tensor(value, dtype=torch.float64) for name, value in self._metrics.items()}
         )
@@ -103,8 +101,10 @@ class RunRecorder(Callback):
             if status == "failed" and not lost_a_peer(exception):
                 self.ranks.leave_note(trainer.global_rank, reason)
             return
+        if self._sigterm.received:  # which may have reached a rank while it was losing another that it reached first
+            status, reason = "interrupted", "SIGTERM"
         # torchrun stops the others by SIGTERM when a rank dies.
-        if lost_a_peer(exception) or isinstance(exception, SIGTERMException):
+        if lost_a_peer(exception) or reason == "SIGTERM":
             dead = self.ranks.reason(wait=lost_a_peer(exception))
             status, reason = ("failed", dead) if dead else (status, reason)
         self._end(status, reason)

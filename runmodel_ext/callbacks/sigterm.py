@@ -1,27 +1,43 @@
 """SIGTERM in a job of several ranks."""
 
-from typing import Any
+import signal
+import threading
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
-def answer_sigterm_at_the_next_batch(trainer: Trainer) -> None:
-    """Let SIGTERM leave a note only, which Lightning reads and passes on between two batches.
+class Sigterm:
+    """Ends a rank at once when SIGTERM comes.
 
-    Lightning's own handler talks to the other ranks at once, from wherever the signal found this one. In the middle of
-    a step that is another conversation than theirs, and both sides wait until they are killed.
+    Lightning's own handler talks to the other ranks first, from wherever the signal found this one. In the middle of
+    a step that is another conversation than theirs, and both sides wait until they are killed. A run goes on from its
+    last whole epoch, so that nothing is gained by waiting for the end of a batch.
 
-    Args:
-        trainer: A trainer that has not registered its handlers yet, as in a callback's ``setup``.
+    Attributes:
+        received: Whether it has come.
     """
-    if trainer.world_size == 1:
-        return
-    connector = trainer._signal_connector
 
-    def notice(signum: Any, frame: Any) -> None:
+    def __init__(self) -> None:
+        self.received = False
+
+    def answer(self, trainer: Trainer) -> None:
+        """Take the signal over from Lightning, which puts back what there was before when it ends.
+
+        Args:
+            trainer: A trainer that has registered its handlers, as in ``on_train_start``.
+        """
+        if trainer.world_size == 1 or threading.current_thread() is not threading.main_thread():
+            return
         launcher = trainer.strategy.launcher
-        if launcher is not None and not connector.received_sigterm:
-            launcher.kill(signum)
-        connector.received_sigterm = True
 
-    connector._sigterm_notifier_fn = notice  # type: ignore[assignment, method-assign]
+        def end(signum: int, frame: Any) -> NoReturn:
+            self.received = True
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end itself is not to be cut short
+            for process in getattr(launcher, "procs", ()):
+                if hasattr(process, "send_signal"):
+                    process.send_signal(signum)
+            raise SIGTERMException
+
+        signal.signal(signal.SIGTERM, end)
