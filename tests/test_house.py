@@ -15,7 +15,7 @@ PACKAGE = ROOT / "runmodel_ext"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    "errors _version",
+    "errors _version _private",
     "_files",
     "networks data",
     "finetuning modules runs",
@@ -98,9 +98,7 @@ def test_arrows_only_go_down(path: Path) -> None:
     for parts, entry in own_imports_of(path):
         assert parts, f"{named(path)} must import from a room, not from the top of the package"
         target = parts[0]
-        assert target == room or FLOOR[target] < FLOOR[room], (
-            f"{room} must not import {target} ({entry.module})"
-        )
+        assert target == room or FLOOR[target] < FLOOR[room], f"{room} must not import {target} ({entry.module})"
 
 
 @EVERY_FILE
@@ -111,9 +109,7 @@ def test_nobody_imports_the_command_line_but_the_doorstep(path: Path) -> None:
 
 @EVERY_FILE
 def test_other_rooms_are_entered_by_their_face(path: Path) -> None:
-    inside = [
-        entry.module for parts, entry in own_imports_of(path) if len(parts) > 1 and parts[0] != room_of(path)
-    ]
+    inside = [entry.module for parts, entry in own_imports_of(path) if len(parts) > 1 and parts[0] != room_of(path)]
     allowed = ["runmodel_ext.cli.main"] if named(path) == "__main__.py" else []
     assert inside == allowed, f"{named(path)} must import from the folder, not from a file in it"
 
@@ -129,9 +125,7 @@ def test_the_records_wing_imports_nothing_heavy(path: Path) -> None:
     assert not [module for module in at_start if module.split(".")[0] in HEAVY]
     for parts, entry in own_imports_of(path):
         if entry.at_start and parts:
-            training = parts[0] not in RECORDS_ROOMS and not (
-                parts[0] == "cli" and set(parts[1:]) <= RECORDS_DOOR
-            )
+            training = parts[0] not in RECORDS_ROOMS and not (parts[0] == "cli" and set(parts[1:]) <= RECORDS_DOOR)
             assert not training, f"{named(path)} must not import {entry.module} when it is imported"
 
 
@@ -155,9 +149,7 @@ def test_the_records_wing_imports_nothing_heavy(path: Path) -> None:
     ],
 )
 def test_nothing_heavy_is_loaded_without_need(code: str, tmp_path: Path) -> None:
-    program = (
-        f"import atexit, sys\natexit.register(lambda: print('loaded:', {HEAVY} & sys.modules.keys()))\n{code}"
-    )
+    program = f"import atexit, sys\natexit.register(lambda: print('loaded:', {HEAVY} & sys.modules.keys()))\n{code}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -7,6 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
+from runmodel_ext._private import begin_with_a_whole_epoch
+
 
 class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint of the newest epoch that is wholly over.
@@ -48,8 +50,7 @@ class LastCheckpoint(Checkpoint):
         if self.path.exists():
             self.last_model_path = str(self.path)
         if self._between_epochs:
-            # With `max_steps` it takes every checkpoint for one from the middle of an epoch.
-            trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
+            begin_with_a_whole_epoch(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from runmodel_ext._private import start_loaders_anew
+
 
 class RandomState(Callback):
     """Keep the random number generators in every checkpoint, and put them back on resume.
@@ -40,7 +42,7 @@ class RandomState(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._to_restore is not None:
             self._restore(trainer)
-            _start_loaders_anew(trainer)
+            start_loaders_anew(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -100,14 +102,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     numpy_random = _numpy_random()
     if "numpy" in state and numpy_random is not None:
         numpy_random.set_state(tuple(state["numpy"]))
-
-
-def _start_loaders_anew(trainer: Trainer) -> None:
-    # On a resume Lightning has begun the epoch's loaders already, with random numbers of another moment.
-    loop = trainer.fit_loop
-    loaders = loop._combined_loader.flattened if loop._combined_loader is not None else []
-    if loop._data_fetcher is not None and not any(hasattr(loader, "load_state_dict") for loader in loaders):
-        iter(loop._data_fetcher)
 
 
 def _numpy_random() -> Any:

@@ -33,12 +33,13 @@ def complete(build_parser: Callable[[], ArgumentParser], trainer_commands: Colle
 
 
 def _complete_trainer(command: str) -> None:
+    from runmodel_ext._private import parser_of
     from runmodel_ext.cli.run_cli import RunCLI  # torch takes seconds to import
 
     class Completer(RunCLI):
         def parse_arguments(self, parser: Any, args: Any) -> None:
             # jsonargparse 4.53 offers nothing below a subcommand (`argparse.Namespace` has no `[]`), so the
             # question goes to the subcommand's own parser, which ends the process.
-            self._parser(command).parse_args([])
+            parser_of(self, command).parse_args([])
 
     Completer(args=[command])

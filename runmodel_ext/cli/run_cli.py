@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from runmodel_ext._files import refusals_explained
+from runmodel_ext._private import optimizer_keys, parser_of
 from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
 from runmodel_ext.cli.by_hand import FitByHand
@@ -233,7 +234,7 @@ class RunCLI(LightningCLI):
 
     @property
     def _command_parser(self) -> Any:
-        return self._parser(self.config.get("subcommand"))
+        return parser_of(self, self.config.get("subcommand"))
 
     @property
     def _callback_keys(self) -> list[str]:
@@ -265,7 +266,7 @@ class RunCLI(LightningCLI):
         """The class behind each key whose class the script has chosen, and not the configuration."""
         parser = self._command_parser
         chosen = {**parser.callback_classes}
-        for key, (cls, _) in {**parser._optimizers, **parser._lr_schedulers}.items():
+        for key, cls in optimizer_keys(parser).items():
             chosen[key] = cls if isinstance(cls, type) else None
         chosen["model"] = None if self.subclass_mode_model else self.model_class
         chosen["data"] = None if self.subclass_mode_data else self.datamodule_class

@@ -3,7 +3,7 @@
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch.core.mixins import hparams_mixin
+from runmodel_ext._private import built_from_configuration
 
 
 def is_plain(value: Any) -> bool:
@@ -27,7 +27,7 @@ def unsafe_arguments(owner: object, frame: FrameType | None) -> list[str]:
     which is plain, and with which ``load_from_checkpoint`` builds them again. It does so through a variable
     of its own.
     """
-    if hparams_mixin._given_hyperparameters.get() is not None:
+    if built_from_configuration():
         return []
     names: set[str] = set()
     while frame is not None and frame.f_locals.get("self") is owner:
