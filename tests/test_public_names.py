@@ -53,6 +53,4 @@ def test_a_name_of_a_lazy_face_is_never_hidden_by_a_file_of_that_name(face: str)
     for name in sorted(files & set(module.__all__)):
         program = f"import {face}.{name}, types\nprint(isinstance({face}.{name}, types.ModuleType))"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert done.stdout == "False\n", (
-            f"`from {face} import {name}` gives a module once the file is imported"
-        )
+        assert done.stdout == "False\n", f"`from {face} import {name}` gives a module once the file is imported"

@@ -94,9 +94,7 @@ def diff_runs(references: Sequence[str], root: str = "results", form: Format = "
         print("Their settings are the same.", file=sys.stderr)
 
 
-def path_of_run(
-    reference: str, root: str = "results", checkpoint: Literal["best", "last"] | None = None
-) -> None:
+def path_of_run(reference: str, root: str = "results", checkpoint: Literal["best", "last"] | None = None) -> None:
     """Print where a run lies, and nothing else: ``cd $(runmodel runs path last)``.
 
     Args:

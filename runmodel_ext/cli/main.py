@@ -98,11 +98,7 @@ def is_for_the_trainer(words: Sequence[str]) -> bool:
     """
     first = words[0] if words else ""
     early = first.split("=")[0] in ("--config", "-c", "--print_config", "--seed_everything")
-    return (
-        first in TRAINER_COMMANDS
-        or early
-        or (first[:1] == "-" and not TRAINER_COMMANDS.keys().isdisjoint(words))
-    )
+    return first in TRAINER_COMMANDS or early or (first[:1] == "-" and not TRAINER_COMMANDS.keys().isdisjoint(words))
 
 
 def _train(words: Sequence[str]) -> None:
@@ -164,9 +160,7 @@ class _Parser(argparse.ArgumentParser):
             return
         choices = [str(choice) for choice in action.choices]
         what = " ".join(action.option_strings) or "command"
-        advice = (
-            did_you_mean(str(value), [*choices, *self.also_offered]) or f" There are {', '.join(choices)}."
-        )
+        advice = did_you_mean(str(value), [*choices, *self.also_offered]) or f" There are {', '.join(choices)}."
         self.refuse(f"There is no {what} '{value}'.{advice}")
 
 
@@ -202,23 +196,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_format(diff)
     path = _command(below, "runs path", path_of_run)
     _add_reference(path, "reference", "as in `runmodel runs show`")
-    path.add_argument(
-        "--checkpoint", choices=["best", "last"], help="print the path of this checkpoint instead"
-    )
+    path.add_argument("--checkpoint", choices=["best", "last"], help="print the path of this checkpoint instead")
     adopt = _command(commands, "adopt", adopt_runs)
     adopt.add_argument("source", help="a directory such as `lightning_logs`; nothing in it is changed")
     return root
 
 
-def _command(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Callable[..., None]
-) -> _Parser:
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, function: Callable[..., None]) -> _Parser:
     text = RECORD_COMMANDS[name]
     parser = commands.add_parser(name.split()[-1], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(command=function)
-    parser.add_argument(
-        "--root", default="results", help="the directory that holds the runs (default: results)"
-    )
+    parser.add_argument("--root", default="results", help="the directory that holds the runs (default: results)")
     return parser
 
 
@@ -229,16 +217,10 @@ def _fill_list(parser: _Parser) -> None:
     )
     condition = "only runs like this, such as 'model.lr<0.01' or status=finished; may be repeated"
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=condition)
-    parser.add_argument(
-        "--sort", metavar="FIELD", help="of a score the best first (default: created, newest first)"
-    )
+    parser.add_argument("--sort", metavar="FIELD", help="of a score the best first (default: created, newest first)")
     parser.add_argument("--descending", action="store_const", const=True, help="the largest first")
-    parser.add_argument(
-        "--ascending", dest="descending", action="store_const", const=False, help="the smallest first"
-    )
-    parser.add_argument(
-        "--columns", type=_fields, default=[], metavar="FIELD,...", help="the fields to print"
-    )
+    parser.add_argument("--ascending", dest="descending", action="store_const", const=False, help="the smallest first")
+    parser.add_argument("--columns", type=_fields, default=[], metavar="FIELD,...", help="the fields to print")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many runs")
     _add_format(parser)
 

@@ -50,8 +50,7 @@ def diff_sections(comparison: Comparison, form: Format) -> list[Section]:
 def diff_record(comparison: Comparison) -> dict[str, Any]:
     """What differs between runs as one plain object, for JSON."""
     scores = {
-        name: {"values": _score_cells(comparison, name), "best": comparison.best(name)}
-        for name in comparison.scores
+        name: {"values": _score_cells(comparison, name), "best": comparison.best(name)} for name in comparison.scores
     }
     record: dict[str, Any] = {"runs": [run.name for run in comparison.runs], "scores": scores}
     for group in ("settings", "other_settings", "code", "environment"):

@@ -154,9 +154,7 @@ def _settings_of(place: Path) -> dict[str, Any]:
         except FileNotFoundError:
             continue
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            log.warning(
-                "The settings in '%s' are left out, it is no readable YAML: %s", file, _one_line(error)
-            )
+            log.warning("The settings in '%s' are left out, it is no readable YAML: %s", file, _one_line(error))
             continue
         if isinstance(content, dict) and content:
             return {str(key): value for key, value in content.items()}
@@ -192,15 +190,11 @@ def _last_events(place: Path) -> dict[str, Any]:
     try:
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
     except ImportError:
-        log.warning(
-            "The scores in '%s' are left out: reading event files takes `pip install tensorboard`.", place
-        )
+        log.warning("The scores in '%s' are left out: reading event files takes `pip install tensorboard`.", place)
         return {}
     events = EventAccumulator(str(place), size_guidance={SCALARS: 1}).Reload()
     last = {tag: events.Scalars(tag)[-1] for tag in events.Tags()[SCALARS] if tag != "epoch"}
-    return _without_placeholder(
-        {tag: _score(event.value, None, event.step, _EVENTS) for tag, event in last.items()}
-    )
+    return _without_placeholder({tag: _score(event.value, None, event.step, _EVENTS) for tag, event in last.items()})
 
 
 def _without_placeholder(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,7 @@ def digest(config: Mapping[str, Any]) -> str:
         >>> digest({"model": {"lr": 0.1}})[:SHOWN]
         'uf5xm3ed'
     """
-    return (
-        base64.b32encode(hashlib.sha256(canonical_json(config).encode("ascii")).digest())[:52]
-        .decode()
-        .lower()
-    )
+    return base64.b32encode(hashlib.sha256(canonical_json(config).encode("ascii")).digest())[:52].decode().lower()
 
 
 def canonical_json(config: Any, key: str = "") -> str:
@@ -56,9 +52,7 @@ def canonical_json(config: Any, key: str = "") -> str:
     try:
         return _encode(canonical(config, key))
     except RecursionError:
-        message = (
-            "The configuration is nested too deeply, or contains itself. Write it without such a reference."
-        )
+        message = "The configuration is nested too deeply, or contains itself. Write it without such a reference."
         raise ConfigError(message) from None
 
 
@@ -116,9 +110,7 @@ def _mapping(value: Mapping[Any, Any], key: str) -> dict[str, Any]:
         inner = inner_key(key, name)
         written = _key(name, inner)
         if written in result:
-            raise ConfigError(
-                f"`{inner}` is there twice, written with keys of different types. Keep one of them."
-            )
+            raise ConfigError(f"`{inner}` is there twice, written with keys of different types. Keep one of them.")
         result[written] = canonical(item, inner)
     return result
 
@@ -148,9 +140,7 @@ def _bytes(value: bytes, key: str) -> dict[str, Any]:
 
 
 def _other(value: Any, key: str) -> Any:
-    content = (
-        value.name if isinstance(value, Enum) else value
-    )  # a mix of flags may have no name: refused below
+    content = value.name if isinstance(value, Enum) else value  # a mix of flags may have no name: refused below
     for kind, convert in _BY_BASE:
         if isinstance(content, kind):
             return convert(content, key)

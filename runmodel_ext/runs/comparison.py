@@ -41,9 +41,7 @@ class Comparison:
             The positions of these runs, several where they are level; none where only one run has the score,
             where nobody recorded which way is better, or where the runs disagree about it.
         """
-        entries = [
-            (place, entry) for place, entry in enumerate(self.scores.get(score, [])) if entry is not None
-        ]
+        entries = [(place, entry) for place, entry in enumerate(self.scores.get(score, [])) if entry is not None]
         modes = {entry.mode for _, entry in entries}
         if len(entries) < 2 or len(modes) > 1 or None in modes:
             return []
@@ -74,9 +72,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     )
 
 
-def _side_by_side(
-    runs: Sequence[Run], values: Callable[[Run], Mapping[str, Any]], absent: Any
-) -> dict[str, list[Any]]:
+def _side_by_side(runs: Sequence[Run], values: Callable[[Run], Mapping[str, Any]], absent: Any) -> dict[str, list[Any]]:
     columns = [values(run) for run in runs]
     keys = dict.fromkeys(key for column in columns for key in column)
     return {key: [column.get(key, absent) for column in columns] for key in keys}
@@ -84,6 +80,4 @@ def _side_by_side(
 
 def _differing(runs: Sequence[Run], values: Callable[[Run], Mapping[str, Any]]) -> dict[str, list[Any]]:
     every = _side_by_side(runs, values, MISSING)
-    return {
-        key: found for key, found in every.items() if not all(same(found[0], other) for other in found[1:])
-    }
+    return {key: found for key, found in every.items() if not all(same(found[0], other) for other in found[1:])}

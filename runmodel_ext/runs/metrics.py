@@ -115,17 +115,11 @@ def read_metrics(path: Path) -> list[Row]:
     rows, damaged = [], 0
     for line in lines:
         cells = line.rstrip("\r").split(",")
-        row = {
-            name: value
-            for name, text in zip(header, cells, strict=False)
-            if (value := _number(text)) is not None
-        }
+        row = {name: value for name, text in zip(header, cells, strict=False) if (value := _number(text)) is not None}
         damaged += len(cells) != len(header) or len(row) + cells.count("") < len(cells)
         rows.append(row if len(cells) == len(header) else {})
     if damaged:
-        log.warning(
-            "%d of %d lines of '%s' are damaged: what is no number is left out.", damaged, len(lines), path
-        )
+        log.warning("%d of %d lines of '%s' are damaged: what is no number is left out.", damaged, len(lines), path)
     return [row for row in rows if row]
 
 

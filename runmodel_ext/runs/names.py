@@ -52,9 +52,7 @@ def labels(keys: Iterable[str], chosen: Iterable[str], aliases: Mapping[str, str
         _check_alias(key, alias, short)
         if owners.setdefault(alias, key) != key:
             other = owners[alias]
-            raise ConfigError(
-                f"The alias '{alias}' of `{key}` already means `{other}`. Choose another alias."
-            )
+            raise ConfigError(f"The alias '{alias}' of `{key}` already means `{other}`. Choose another alias.")
     return {key: aliases.get(key, short[key]) for key in wanted}
 
 
@@ -145,9 +143,7 @@ def model_label(settings: Mapping[str, Any]) -> str:
 def _check_alias(key: str, alias: str, known: Iterable[str]) -> None:
     names = list(known)
     if key not in names:
-        raise ConfigError(
-            f"The alias '{alias}' is for `{key}`, which is not a key here.{did_you_mean(key, names)}"
-        )
+        raise ConfigError(f"The alias '{alias}' is for `{key}`, which is not a key here.{did_you_mean(key, names)}")
     if not _ALIAS.fullmatch(alias):
         allowed = "letters, digits, '.', '_' and '-'"
         raise ConfigError(f"The alias {alias!r} of `{key}` cannot stand in a name. Write it with {allowed}.")

@@ -107,9 +107,7 @@ def resolve_run(reference: str | Path, root: str | Path = DEFAULT_ROOT) -> Run:
     raise NotFoundError(f"No run '{text}' among the {len(runs)} below '{root}'.{advice}")
 
 
-def nearest_run(
-    settings: Mapping[str, Any], runs: Iterable[Run]
-) -> tuple[Run, dict[str, tuple[Any, Any]]] | None:
+def nearest_run(settings: Mapping[str, Any], runs: Iterable[Run]) -> tuple[Run, dict[str, tuple[Any, Any]]] | None:
     """The run whose settings differ from ``settings`` in the fewest keys; the newest of several.
 
     Returns:

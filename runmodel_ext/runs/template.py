@@ -200,9 +200,7 @@ def _pieces(template: str) -> list[Piece]:
             message = f"`run.name` '{template}' gives '{{{field}}}' a format, but a field is its name alone."
             raise NameTemplateError(f"{message} Write '{{{field}}}'.")
         if not field:
-            raise NameTemplateError(
-                f"`run.name` '{template}' has a field without a name. Write one, as in {{data}}."
-            )
+            raise NameTemplateError(f"`run.name` '{template}' has a field without a name. Write one, as in {{data}}.")
         pieces.append(Piece(field, is_field=True))
     return pieces
 
@@ -214,9 +212,7 @@ def _check_path(template: str, components: list[list[Piece]]) -> None:
     literals = [piece.text for component in components for piece in component if not piece.is_field]
     drive = re.match(r"[A-Za-z]:", template)
     if not components[0] or drive or template.startswith("~") or any("\\" in text for text in literals):
-        message = (
-            "must be a path below `run.root`, with '/' between its parts. Set `run.root` for another place."
-        )
+        message = "must be a path below `run.root`, with '/' between its parts. Set `run.root` for another place."
         raise NameTemplateError(f"{asked} {message}")
     for component in components:
         whole = "".join(f"{{{piece.text}}}" if piece.is_field else piece.text for piece in component)

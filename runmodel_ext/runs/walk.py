@@ -78,9 +78,7 @@ def _runs(batch: Mapping[str, bytes]) -> Iterator[Run]:
         except (NotFoundError, RecordError) as error:
             log.warning("A run is passed over. %s", error)
         except OSError as error:
-            log.warning(
-                "A run is passed over. The record in '%s' cannot be read: %s.", directory, error.strerror
-            )
+            log.warning("A run is passed over. The record in '%s' cannot be read: %s.", directory, error.strerror)
 
 
 def _is_whole(record: Any) -> bool:
@@ -94,11 +92,7 @@ def _is_whole(record: Any) -> bool:
 def _directories(directory: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            return [
-                entry.path
-                for entry in entries
-                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-            ]
+            return [entry.path for entry in entries if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -32,9 +32,7 @@ FIELDS: dict[str, Callable[[Run], Any]] = {
 }
 
 _EXAMPLE = "Write it like 'model.lr<0.01', 'status=finished' or 'name~cnn'."
-_CONDITION = re.compile(
-    r"\s*(?P<field>.*?)\s*(?P<operator>==|!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*", re.DOTALL
-)
+_CONDITION = re.compile(r"\s*(?P<field>.*?)\s*(?P<operator>==|!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

@@ -234,9 +234,7 @@ def test_path_finds_a_checkpoint(root: str, capsys: Captured) -> None:
 
 
 def test_path_of_a_checkpoint_that_is_not_there_is_refused(root: str) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"The run 'digits/.*' \(failed\) has no best checkpoint on disk."
-    ):
+    with pytest.raises(CheckpointError, match=r"The run 'digits/.*' \(failed\) has no best checkpoint on disk."):
         path_of_run("cccc", root, checkpoint="best")
 
 

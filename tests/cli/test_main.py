@@ -89,8 +89,7 @@ def test_the_version_is_the_packages(capsys: Captured) -> None:
         ),
         (
             ["runs", "list", "--format", "xml"],
-            "There is no --format 'xml'. There are table, csv, json, markdown. "
-            "See `runmodel runs list --help`.",
+            "There is no --format 'xml'. There are table, csv, json, markdown. See `runmodel runs list --help`.",
         ),
         (
             ["runs", "list", "--limit", "x"],
@@ -119,9 +118,7 @@ def test_a_bad_condition_is_refused(tmp_path: Path, refused: Refused) -> None:
     assert "has no operator" in refused("runs", "list", "--where", "lr", "--root", str(tmp_path))
 
 
-def test_debugging_keeps_the_traceback_of_a_users_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debugging_keeps_the_traceback_of_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNMODEL_DEBUG", "1")
     with pytest.raises(RunModelError, match="No run 'nothing'"):
         main(["runs", "show", "nothing", "--root", str(tmp_path)])
@@ -136,9 +133,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["fit"])
 
 
-def test_a_broken_pipe_that_is_not_the_output_is_a_bug(
-    monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
+def test_a_broken_pipe_that_is_not_the_output_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def bug(_: object) -> None:
         raise BrokenPipeError("a worker died")
 
@@ -201,9 +196,7 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     words = f"runs list --columns name,model.notes --root '{tmp_path}'"
     command = f"'{sys.executable}' -m runmodel_ext {words} | head -n 1; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": SEARCHED}
-    done = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 141
     assert done.stdout.split() == ["name", "model.notes"]
     assert done.stderr == ""

@@ -146,9 +146,7 @@ def write_run(
     record = record_of(name, **fields)
     folder = root / record["name"]
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(
-        json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (folder / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for number, rows in (metrics or {}).items():
         columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [",".join(repr(row[key]) if key in row else "" for key in columns) for row in rows]

@@ -65,9 +65,7 @@ def test_every_old_run_is_listed_with_the_rest(tmp_path: Path) -> None:
     assert len(adopted) == 3
     listed = find_runs(tmp_path / "results", where=["status=adopted", "lr=0.01"], sort="val_loss")
     assert {run.name for run in listed} == {run.name for run in adopted}
-    assert [run.record for run in listed] == [
-        run.record for run in sorted(adopted, key=lambda run: run.name)
-    ][::-1]
+    assert [run.record for run in listed] == [run.record for run in sorted(adopted, key=lambda run: run.name)][::-1]
 
 
 def test_the_record_says_what_the_old_files_say(tmp_path: Path) -> None:
@@ -78,9 +76,7 @@ def test_the_record_says_what_the_old_files_say(tmp_path: Path) -> None:
     assert run.record["adopted_from"] == str(old)
     assert run.created == "2025-06-15T15:06:40+00:00"
     assert (run.seed, run.progress) == (None, {"epoch": 2, "step": 44})
-    assert {
-        name: (score.value, score.mode, score.epoch, score.step) for name, score in run.scores.items()
-    } == {
+    assert {name: (score.value, score.mode, score.epoch, score.step) for name, score in run.scores.items()} == {
         "val_loss": (0.25, None, 1, 43),
         "train_loss": (0.7, None, 0, 21),
     }

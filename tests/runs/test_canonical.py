@@ -48,9 +48,7 @@ def equal(left: Any, right: Any) -> bool:
         pairs, others = list(left.items()), list(right.items())
         return len(pairs) == len(others) and all(any(equal(p, other) for other in others) for p in pairs)
     if isinstance(left, (set, frozenset)) and isinstance(right, (set, frozenset)):
-        return all(any(equal(a, b) for b in right) for a in left) and all(
-            any(equal(a, b) for a in left) for b in right
-        )
+        return all(any(equal(a, b) for b in right) for a in left) and all(any(equal(a, b) for a in left) for b in right)
     return type(left) is type(right) and bool(left == right or (left != left and right != right))
 
 
@@ -124,8 +122,7 @@ def test_two_values_share_the_digest_exactly_where_they_are_equal(one: Any, othe
 @pytest.mark.parametrize("form", ["alone", "in a list", "below"])
 def test_look_alikes_share_the_digest_exactly_where_they_are_equal(form: str) -> None:
     digests = [
-        digest({"a": {"alone": value, "in a list": [value, 0], "below": {"b": value}}[form]})
-        for value in LOOK_ALIKES
+        digest({"a": {"alone": value, "in a list": [value, 0], "below": {"b": value}}[form]}) for value in LOOK_ALIKES
     ]
     for (one, first), (other, second) in itertools.combinations(zip(LOOK_ALIKES, digests, strict=True), 2):
         assert (first == second) is equal(one, other), (one, other)

@@ -90,7 +90,5 @@ def test_a_data_frame_has_one_row_a_run() -> None:
 
 def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(
-        MissingExtraError, match=r"needs pandas, .* Run `pip install 'runmodel_ext\[frame\]'`"
-    ):
+    with pytest.raises(MissingExtraError, match=r"needs pandas, .* Run `pip install 'runmodel_ext\[frame\]'`"):
         to_frame([run()])

@@ -127,9 +127,7 @@ def test_a_value_that_is_no_setting_is_refused_by_key() -> None:
 keys = st.text(max_size=5) | st.text(st.sampled_from('."#\\a \n\xe9'), max_size=5)
 trees = st.recursive(
     st.integers(),
-    lambda inner: st.dictionaries(
-        keys.filter(lambda key: key != "class_path"), inner, min_size=1, max_size=4
-    ),
+    lambda inner: st.dictionaries(keys.filter(lambda key: key != "class_path"), inner, min_size=1, max_size=4),
     max_leaves=15,
 )
 

@@ -14,9 +14,7 @@ from runmodel_ext.errors import StorageError
 from runmodel_ext.runs.metrics import MetricsFile, read_curve, read_metrics
 
 numbers = st.floats(allow_nan=False) | st.integers(-(10**12), 10**12)
-rows = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8), numbers
-)
+rows = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8), numbers)
 
 
 def write(path: Path, *lines: dict[str, float]) -> Path:
@@ -43,8 +41,7 @@ def test_any_rows_read_back_as_they_were_written(
     read = read_metrics(path)
     assert read == [line for line in lines if line]
     assert [[type(value) for value in row.values()] for row in read] == [
-        [type(row[name]) for name in back]
-        for row, back in zip([line for line in lines if line], read, strict=True)
+        [type(row[name]) for name in back] for row, back in zip([line for line in lines if line], read, strict=True)
     ]
 
 
@@ -117,9 +114,7 @@ def test_only_the_torn_last_line_is_dropped(tmp_path: Path, torn: bytes) -> None
     assert read_metrics(path) == [{"step": 0, "loss": 1.0}, {"step": 1, "loss": 0.5}]
 
 
-def test_a_damaged_line_in_between_is_named_and_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_line_in_between_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss\n0,1.0\n1\n2,high\n3,0.5\n")
     with caplog.at_level(logging.WARNING):

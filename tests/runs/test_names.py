@@ -127,9 +127,7 @@ def test_a_component_keeps_within_any_limit(text: str, limit: int) -> None:
     assert_safe(component)
 
 
-@pytest.mark.parametrize(
-    "text", ["lr=0.01,width=64", "v1", "digits", "seed=0", "classification-cnn", "a+b_c.d"]
-)
+@pytest.mark.parametrize("text", ["lr=0.01,width=64", "v1", "digits", "seed=0", "classification-cnn", "a+b_c.d"])
 def test_text_that_is_safe_stays_as_it_is(text: str) -> None:
     assert safe_component(text) == text
 
@@ -214,9 +212,7 @@ def test_a_label_looks_at_all_keys_not_only_at_the_chosen_ones() -> None:
     assert labels(["model.lr", "optimizer.lr"], ["model.lr"], {}) == {"model.lr": "model.lr"}
 
 
-keys = st.lists(
-    st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), unique=True, max_size=20
-)
+keys = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), unique=True, max_size=20)
 
 
 @settings(max_examples=300, deadline=None)

@@ -75,9 +75,7 @@ def test_listing_imports_no_torch(tmp_path: Path) -> None:
         "assert len(find_runs(sys.argv[1], where=['lr<1'], sort='val/acc')) == 1\n"
         "print([name for name in ('torch', 'lightning', 'numpy', 'yaml') if name in sys.modules])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -124,9 +122,7 @@ def test_all_conditions_hold_at_once(tmp_path: Path) -> None:
 
 def test_a_field_that_no_run_has_is_refused_with_the_nearest(tmp_path: Path) -> None:
     write_run(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"None of the 1 runs has a field 'val/ac'\. Did you mean 'val/acc'\?"
-    ):
+    with pytest.raises(ConfigError, match=r"None of the 1 runs has a field 'val/ac'\. Did you mean 'val/acc'\?"):
         find_runs(tmp_path, where=["val/ac>0.5"])
     with pytest.raises(ConfigError, match=r"has a field 'model\.learning_rate'"):
         find_runs(tmp_path, sort="model.learning_rate")
@@ -138,9 +134,7 @@ def test_a_negative_limit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_reads_as_interrupted_and_a_live_one_as_running(tmp_path: Path) -> None:
-    killed, live = (
-        write_run(tmp_path, name, status="running", files=(".lock",)) for name in ("killed", "live")
-    )
+    killed, live = (write_run(tmp_path, name, status="running", files=(".lock",)) for name in ("killed", "live"))
     lock = try_lock(live / ".lock")
     assert lock is not None
     assert names(find_runs(tmp_path, where=["status=running"])) == ["live"]
@@ -149,9 +143,7 @@ def test_a_killed_run_reads_as_interrupted_and_a_live_one_as_running(tmp_path: P
     assert killed.exists()
 
 
-def test_a_run_is_meant_by_its_path_or_anything_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_meant_by_its_path_or_anything_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_run(tmp_path / "results", "digits/v1", files=("checkpoints/last.ckpt",))
     elsewhere = tmp_path / "elsewhere"
     for reference in (folder, folder / "checkpoints" / "last.ckpt", f"{folder}/", "digits/v1", folder.parent):
@@ -221,9 +213,7 @@ def test_an_odd_reference_is_refused_in_one_sentence(tmp_path: Path, reference: 
 
 
 @pytest.mark.parametrize("reference", ["", " ", "/", "."])
-def test_an_empty_reference_means_no_run(
-    tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_reference_means_no_run(tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "results", "only")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFoundError):

@@ -21,9 +21,7 @@ FIELDS = {
 SETTINGS = {"model": "m.Classification", "model.lr": 0.01, "model.net.width": 64, "optimizer.lr": 0.5}
 DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?", re.IGNORECASE)
 
-texts = st.text(max_size=300) | st.sampled_from(
-    ["", "..", "a/b", "../../x", "\\", "CON", "nul.x", "\n", "x" * 999]
-)
+texts = st.text(max_size=300) | st.sampled_from(["", "..", "a/b", "../../x", "\\", "CON", "nul.x", "\n", "x" * 999])
 values = texts | st.none() | st.integers() | st.floats() | st.lists(texts, max_size=40)
 fields = st.fixed_dictionaries(
     {
@@ -196,9 +194,7 @@ def test_versions_of_other_runs_in_the_same_directory_are_told_apart() -> None:
 
 def test_names_stay_apart_where_upper_and_lower_case_are_one() -> None:
     configs = [{"tag": tag} for tag in ("ADAM", "Adam", "adam", "aDAM")] + [{"Tag": "adam"}]
-    paths = [
-        NameTemplate().fill({**FIELDS, "changes": config, "digest": digest(config)}, {}) for config in configs
-    ]
+    paths = [NameTemplate().fill({**FIELDS, "changes": config, "digest": digest(config)}, {}) for config in configs]
     assert len({str(path).lower() for path in paths}) == len(configs)
 
 
