@@ -10,10 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_PATIENCE = 120.0  # seconds; a bound for what takes a few
+_pause = threading.Event()
 
 
 class Command:
@@ -36,10 +40,13 @@ class Command:
         os.kill(self.pid, signum)
 
     def wait(self) -> int:
-        """Wait for its end: its exit code, negative for the signal that ended it."""
-        if self._code is None:
-            self._code = int(self._server.ask({"wait": self.pid})["code"])
-        return self._code
+        """Wait for its end: its exit code, negative for the signal that ended it; one that hangs is killed."""
+        for _ in range(int(_PATIENCE / 0.005)):
+            if (code := self.poll()) is not None:
+                return code
+            _pause.wait(0.005)
+        os.killpg(self.pid, signal.SIGKILL)
+        raise AssertionError(f"It did not end within {_PATIENCE:g} s:\n{self.text}")
 
     def poll(self) -> int | None:
         """Its exit code, or ``None`` while it runs."""
@@ -116,8 +123,6 @@ def _serve() -> None:
         answer: dict[str, Any] = {}
         if "args" in request:
             answer["pid"] = _fork(request)
-        elif "wait" in request:
-            answer["code"] = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         elif "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer["code"] = os.waitstatus_to_exitcode(status) if pid else None

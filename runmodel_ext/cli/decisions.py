@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from runmodel_ext.errors import CheckpointError, ConfigError, NotFoundError, RanksError
+from runmodel_ext.errors import CheckpointError, NotFoundError, RanksError
 from runmodel_ext.runs import (
     MISSING,
     SHOWN,
@@ -222,30 +222,6 @@ def latest_checkpoint(run: Run) -> str | None:
     candidates += run.path.glob("hpc_ckpt_*.ckpt")
     newest = max(candidates, key=lambda path: path.stat().st_mtime, default=None)
     return str(newest) if newest else None
-
-
-def parent_of(reference: str, root: Path) -> dict[str, Any]:
-    """The finished run that ``--extend`` names, as a record stores it.
-
-    Raises:
-        ConfigError: If the run is not finished.
-        CheckpointError: If it has no last checkpoint.
-    """
-    run = resolve_run(reference, root)
-    if run.status != "finished":
-        raise ConfigError(
-            f"`--extend` goes on with a finished run, but '{run.name}' is {run.status}. Fit it to its end first."
-        )
-    checkpoint = run.checkpoint("last")
-    if checkpoint is None:
-        raise CheckpointError(f"The run '{run.name}' has no last checkpoint to go on from.")
-    return {
-        "run": run.name,
-        "digest": run.digest,
-        "seed": run.seed,
-        "checkpoint": str(checkpoint),
-        "epochs": run.progress.get("epoch"),
-    }
 
 
 def nearest_text(run: Run, found: Mapping[str, tuple[Any, Any]]) -> str:

@@ -107,7 +107,7 @@ def _train(words: Sequence[str]) -> None:
         here = str(Path.cwd())
         if not {here, ""} & set(sys.path):
             sys.path.insert(0, here)
-    from runmodel_ext.cli.run_cli import main as run_main  # torch takes seconds to import
+    from runmodel_ext.cli.trainer_commands import main as run_main  # torch takes seconds to import
 
     run_main(list(words))
 

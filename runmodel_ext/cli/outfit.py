@@ -11,10 +11,19 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
-from runmodel_ext.callbacks import LastCheckpoint, MetricsLogger, RunKeeper, RunRecorder, WholeCheckpointIO
+from runmodel_ext.callbacks import (
+    EvaluationRecorder,
+    LastCheckpoint,
+    MetricsLogger,
+    PredictionWriter,
+    RunKeeper,
+    RunRecorder,
+    WholeCheckpointIO,
+)
 from runmodel_ext.cli.classes import import_class
+from runmodel_ext.cli.decisions import Decision
 from runmodel_ext.errors import ConfigError
-from runmodel_ext.runs import Mode
+from runmodel_ext.runs import Mode, Run
 
 CHECKPOINTS = "checkpoints"
 
@@ -101,6 +110,31 @@ def checkpoints_of(callbacks: list[Callback], recorder: RunRecorder, run: Path) 
         place: dict[str, Any] = {"dirpath": run / CHECKPOINTS, "enable_version_counter": False}
         added.append(ModelCheckpoint(filename="best-{epoch}", monitor=monitor, mode=mode, **place))
     return added
+
+
+def evaluation_callbacks(decision: Decision, kind: str, model: LightningModule) -> list[Callback]:
+    """The callbacks that record an evaluation, and write its predictions.
+
+    Args:
+        decision: Where it writes, and what it evaluates.
+        kind: ``"test"``, ``"validate"`` or ``"predict"``.
+        model: The module, which may say which way its metrics are better.
+    """
+    added: list[Callback] = []
+    if decision.writer is not None:
+        shown = _inside_of(Run.read(decision.run_path).home, decision.checkpoint)
+        added.append(EvaluationRecorder(decision.writer, score_modes(model), shown))
+    if kind == "predict":
+        folder = decision.run_path / decision.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        added.append(PredictionWriter(folder))
+    return added
+
+
+def _inside_of(home: Path, checkpoint: str | None) -> str | None:
+    if checkpoint is None or not Path(checkpoint).resolve().is_relative_to(home.resolve()):
+        return checkpoint
+    return Path(checkpoint).resolve().relative_to(home.resolve()).as_posix()
 
 
 def monitored(

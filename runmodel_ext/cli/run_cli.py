@@ -17,20 +17,21 @@ from typing_extensions import override
 
 from runmodel_ext._files import refusals_explained
 from runmodel_ext._private import optimizer_keys, parser_of
-from runmodel_ext.callbacks import EvaluationRecorder, PredictionWriter, RunRecorder, how_it_ended
+from runmodel_ext.callbacks import RunRecorder, how_it_ended
 from runmodel_ext.cli import outfit
 from runmodel_ext.cli.by_hand import FitByHand
 from runmodel_ext.cli.checkpoints import check_checkpoint, differences, tell_differences
 from runmodel_ext.cli.classes import described
-from runmodel_ext.cli.decisions import Decider, Decision, parent_of
+from runmodel_ext.cli.decisions import Decider, Decision
 from runmodel_ext.cli.endings import endings_explained
 from runmodel_ext.cli.identity import identity_of
 from runmodel_ext.cli.parse_errors import users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
 from runmodel_ext.cli.plain import config_text, objects_kept_as_they_are, plain_config
 from runmodel_ext.cli.shorthands import expand
+from runmodel_ext.cli.starting import parent_to_extend, start_from
 from runmodel_ext.cli.summary import print_summary
-from runmodel_ext.errors import ConfigError, RunModelError
+from runmodel_ext.errors import RunModelError
 from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
 
 
@@ -117,7 +118,14 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         self._options = self._section["run"].as_dict()
         self._root = Path(self._options["root"])
-        self._read_start()
+        self._parent: dict[str, Any] | None = None
+        if self._kind == "fit":
+            start_from(self._options, self._ckpt_path)
+            if self._options["start"]:
+                check_checkpoint(self._options["start"], self._trusting)
+            if self._options["extend"]:
+                max_epochs = self._section["trainer"].get("max_epochs")
+                self._parent = parent_to_extend(self._options["extend"], self._root, max_epochs)
         dumped = self._dumped()
         self.identity = identity_of(self._identifying(dumped), self._classes(), self._seed())
         template = NameTemplate(self._options["name"], self._options["aliases"])
@@ -167,7 +175,7 @@ class RunCLI(LightningCLI):
         others += outfit.as_list(self.trainer_defaults.get("callbacks"))
         by_hand = None
         if self.decision.action == "evaluate":
-            added = self._evaluation_callbacks()
+            added = outfit.evaluation_callbacks(self.decision, self._kind, self.model)
         else:
             outfit.keep_callbacks_inside([], others, self.decision.run_path.absolute())
             added = self._fit_callbacks(trainer, [*callbacks, *others])
@@ -272,28 +280,6 @@ class RunCLI(LightningCLI):
         chosen["data"] = None if self.subclass_mode_data else self.datamodule_class
         return chosen
 
-    def _read_start(self) -> None:
-        """Turn ``fit``'s ``--ckpt_path`` into ``run.start``, and find the run that ``--extend`` names."""
-        options = self._options
-        self._parent: dict[str, Any] | None = None
-        if self._kind == "fit" and self._ckpt_path is not None:
-            if self._ckpt_path == "last":
-                options["on_existing"] = "resume"
-            elif self._ckpt_path in ("best", "hpc", "registry"):
-                raise ConfigError(f"`fit --ckpt_path {self._ckpt_path}` means nothing here. Give a file, or 'last'.")
-            else:
-                options["start"] = self._ckpt_path
-        if options["start"]:
-            check_checkpoint(options["start"], self._trusting)
-        if self._kind == "fit" and options["extend"]:
-            self._parent = parent_of(options["extend"], self._root)
-            epochs, wanted = self._parent.pop("epochs"), self._section["trainer"].get("max_epochs")
-            if wanted is not None and epochs is not None and 0 <= wanted <= epochs:
-                raise ConfigError(
-                    f"The run '{self._parent['run']}' has trained {epochs} epochs already, and `trainer.max_epochs` "
-                    f"is {wanted}. Give `--extend` a larger `--trainer.max_epochs`."
-                )
-
     def _decide(self, decider: Decider, dumped: dict[str, Any]) -> Decision:
         if self._kind != "fit":
             return decider.evaluate(self._kind, self._options, self._ckpt_path)
@@ -360,29 +346,6 @@ class RunCLI(LightningCLI):
         if trainer.get("enable_checkpointing") is False or trainer.get("barebones"):
             return [recorder]
         return outfit.checkpoints_of(callbacks, recorder, self.decision.run_path.absolute())
-
-    def _evaluation_callbacks(self) -> list[Any]:
-        assert self.decision is not None
-        writer, checkpoint = self.decision.writer, self.decision.checkpoint
-        added: list[Any] = []
-        if writer is not None:
-            home = Run.read(writer.path).home
-            inside = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(home.resolve())
-            shown = (
-                Path(checkpoint).resolve().relative_to(home.resolve()).as_posix()
-                if inside and checkpoint
-                else checkpoint
-            )
-            added.append(EvaluationRecorder(writer, outfit.score_modes(self.model), shown))
-        if self._kind == "predict":
-            added.append(PredictionWriter(self._prediction_folder()))
-        return added
-
-    def _prediction_folder(self) -> Path:
-        assert self.decision is not None
-        folder = self.decision.run_path / self.decision.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def _fit(self, model: LightningModule, **kwargs: Any) -> None:
         assert self.decision is not None
@@ -453,30 +416,3 @@ def _user_errors(printed: bool) -> Iterator[None]:
         # A script of one's own speaks under its own name.
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def main(args: Sequence[str]) -> None:
-    """Run one of the commands that need torch: fit, validate, test, predict, explain, schema."""
-    import runmodel_ext.data
-    import runmodel_ext.modules
-    import runmodel_ext.networks  # noqa: F401  so that `--model ClassificationModule` finds them by their bare names
-
-    # Lightning 2.6 asks torch in a way that torch 2.13 calls old; a user can do nothing about it.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    words = list(args)
-    kwargs: dict[str, Any] = {"parser_kwargs": {"default_env": True, "env_prefix": "RUNMODEL", "prog": "runmodel"}}
-    if words[:1] == ["schema"]:
-        _SchemaCLI(args=words, **kwargs)
-    else:
-        RunCLI(args=words, **kwargs)
-
-
-class _SchemaCLI(RunCLI):
-    """Builds the parsers, and parses nothing."""
-
-    @override
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        from runmodel_ext.cli.schema import main as write_schema
-
-        write_schema(list(args)[1:], self.parsers[0])
-        raise SystemExit(0)

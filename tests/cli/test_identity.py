@@ -14,7 +14,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from torch import nn
 
-from runmodel_ext.cli.run_cli import RunCLI, main
+from runmodel_ext.cli.run_cli import RunCLI
+from runmodel_ext.cli.trainer_commands import main
 from runmodel_ext.errors import ConfigError
 from tests.cli.tiny import DATA, MODEL, Tiny, TinyData
 

@@ -211,7 +211,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 def test_users_own_classes_are_found_where_they_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     trainer = SimpleNamespace(main=lambda words: seen.append(sys.path[:1]))
-    monkeypatch.setitem(sys.modules, "runmodel_ext.cli.run_cli", trainer)
+    monkeypatch.setitem(sys.modules, "runmodel_ext.cli.trainer_commands", trainer)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.chdir(tmp_path)
     main(["fit"])

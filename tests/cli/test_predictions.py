@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runmodel_ext.cli.run_cli import main
+from runmodel_ext.cli.trainer_commands import main
 from tests.cli.tiny import QUICK, Tiny, TinyData, fit, run, the_run
 
 

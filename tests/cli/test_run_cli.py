@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from runmodel_ext.cli import RunCLI
-from runmodel_ext.cli.run_cli import main
+from runmodel_ext.cli.trainer_commands import main
 from runmodel_ext.errors import ConfigError, NameTemplateError
 from runmodel_ext.runs import Run, find_runs
 from tests.cli.tiny import DATA, MODEL, QUICK, Quiet, Tiny, TinyData, again, fit, run, the_run, weights, words
