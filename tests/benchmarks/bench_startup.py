@@ -68,8 +68,8 @@ def main(pairs: int) -> None:
         mine, theirs = [row[0][index] for row in rows], [row[1][index] for row in rows]
         ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
         print(
-            f"{kind:7} runmodel fit {statistics.median(mine):.2f}  LightningCLI {statistics.median(theirs):.2f}  "
             f"{kind:7} runmodel fit {statistics.median(mine):.2f}, LightningCLI {statistics.median(theirs):.2f}; "
+            f"ratio median {statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}), {pairs} pairs"
         )
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_step.py [pairs]
 
 With: RunKeeper (record, random state, last checkpoint), MetricsLogger, a best checkpoint. Without: Lightning's
-CSVLogger and its one default checkpoint. One process, in turn; CPU seconds from the first batch to the last of one epoch.
+CSVLogger and its one default checkpoint. One process, in turn; CPU seconds from the first batch to the last.
 """
 
 import logging
