@@ -69,7 +69,7 @@ def main(pairs: int) -> None:
         ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
         print(
             f"{kind:7} runmodel fit {statistics.median(mine):.2f}, LightningCLI {statistics.median(theirs):.2f}; "
-            f"ratio median {statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}), {pairs} pairs"
+            f"ratio {statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}), {pairs} pairs"
         )
 
 
