@@ -292,8 +292,8 @@ def _make_directories(path: Path) -> list[Path]:
 
 def _is_debris(path: Path) -> bool:
     # A process that was killed between making the directory and writing the record leaves at most these.
-    return path.is_dir() and all(entry.name in (LOCK, "config.yaml", "code.patch") or entry.name.endswith(".tmp")
-                                 for entry in os.scandir(path))  # fmt: skip
+    left_behind = (LOCK, "config.yaml", "code.patch")
+    return path.is_dir() and all(e.name in left_behind or e.suffix == ".tmp" for e in path.iterdir())
 
 
 def _move_aside(root: Path, run: Run) -> None:
@@ -306,7 +306,7 @@ def _move_aside(root: Path, run: Run) -> None:
 
 def _remove_if_empty(directory: Path) -> None:
     try:
-        if [entry.name for entry in os.scandir(directory)] == [LOCK]:
+        if list(directory.iterdir()) == [directory / LOCK]:
             (directory / LOCK).unlink()
         directory.rmdir()
     except OSError:

@@ -145,6 +145,9 @@ def remove_attempt(writer: RunWriter) -> None:
 
     def change(record: dict[str, Any]) -> None:
         record["attempts"] = [entry for entry in record["attempts"] if entry["folder"] != writer.folder]
+        fits = [entry for entry in record["attempts"] if entry["kind"] == "fit"]
+        if fits and writer.folder.startswith("fit-"):
+            record.update({key: fits[-1].get(key) for key in ("status", "reason", "ended")})
 
     writer.update(change)
 

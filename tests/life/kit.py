@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from runmodel_ext.runs import Run, find_runs
 
 PATIENCE = 120.0  # seconds; a bound for what takes one or two, so that a hang becomes a failure
@@ -83,6 +81,8 @@ def assert_same_end(run: Run, other: Run) -> None:
 
 def assert_same_checkpoint(run: Run, other: Run, which: Any = "last") -> None:
     """Two runs' checkpoints hold the same weights, optimizer, schedulers, progress and random state."""
+    import torch  # the tests that only use locks and records need not wait for it
+
     mine, theirs = run.checkpoint(which), other.checkpoint(which)
     assert mine is not None
     assert theirs is not None
@@ -94,6 +94,8 @@ def assert_same_checkpoint(run: Run, other: Run, which: Any = "last") -> None:
 
 def assert_same(mine: Any, theirs: Any, where: str) -> None:
     """Two nested values are equal, tensors bit for bit."""
+    import torch
+
     assert type(mine) is type(theirs), where
     if isinstance(mine, dict):
         assert mine.keys() == theirs.keys(), where
