@@ -34,6 +34,7 @@ class MetricsLogger(Logger):
         super().__init__()
         self.folder = Path(folder)
         self._file = MetricsFile(self.folder / "metrics.csv")
+        self._logged: set[str] = set()
 
     @property
     @override
@@ -59,7 +60,22 @@ class MetricsLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {name: _number(value) for name, value in metrics.items()}
+        self._logged.update(row)
         self._file.append(row if step is None else {"step": step, **row})
+
+    @rank_zero_only
+    def end_epoch(self, values: Mapping[str, float], epoch: int, step: int) -> None:
+        """Write what an epoch left and nobody logged, because it has fewer batches than ``log_every_n_steps``.
+
+        Args:
+            values: The metrics as they stood at the end of the epoch.
+            epoch: The epoch, counted from 0.
+            step: The last step of the epoch, counted from 0.
+        """
+        missing = {name: value for name, value in values.items() if name not in self._logged}
+        self._logged.clear()
+        if missing:
+            self._file.append({"step": step, "epoch": epoch, **missing})
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

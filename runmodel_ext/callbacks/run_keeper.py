@@ -59,6 +59,7 @@ class RunKeeper(Checkpoint):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.recorder.on_train_epoch_start(trainer, pl_module)
         self.random_state.on_train_epoch_start(trainer, pl_module)
         if self.last:
             self.last.on_train_epoch_start(trainer, pl_module)
@@ -77,6 +78,7 @@ class RunKeeper(Checkpoint):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.recorder.on_train_end(trainer, pl_module)
         if self.last:
             self.last.on_train_end(trainer, pl_module)
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from runmodel_ext.callbacks.dead_ranks import DeadRanks, lost_a_peer
+from runmodel_ext.callbacks.metrics_logger import MetricsLogger
 from runmodel_ext.callbacks.sigterm import Sigterm
 from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
 
@@ -39,6 +40,7 @@ class RunRecorder(Callback):
         self._ended = self._goes_on = False
         self.ranks = DeadRanks(writer)
         self._sigterm = Sigterm()
+        self._over: dict[str, Any] | None = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -89,8 +91,17 @@ class RunRecorder(Callback):
         self._consider(trainer)
 
     @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fill_in(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fill_in(trainer)
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._consider(trainer)
+        self._over = {"values": self._metrics, "epoch": trainer.current_epoch, "step": trainer.global_step - 1}
         if trainer.is_global_zero:
             self._write_progress(trainer, trainer.current_epoch + 1)
 
@@ -115,6 +126,14 @@ class RunRecorder(Callback):
             return
         self._write_progress(trainer, trainer.current_epoch)
         self._end("finished", None)
+
+    def _fill_in(self, trainer: Trainer) -> None:
+        # Lightning has logged the epoch that is over by now.
+        over, self._over = self._over, None
+        if over is not None:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsLogger):
+                    logger.end_epoch(**over)
 
     def _end(self, status: str, reason: str | None) -> None:
         self.ranks.stop()

@@ -31,6 +31,8 @@ from runmodel_ext.runs import (
     resolve_run,
 )
 
+_ANEW = "`fit` with `--run.on_existing overwrite` trains it again"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -140,11 +142,16 @@ class Decider:
         self.claim = claim(self.root, self.template, self.identity, options["on_existing"], found)
         run, writer = self.claim.run, self.claim.writer
         notices = [_added(run, self.claim.added)] if self.claim.added else []
+        expected = self.root / self.template.family(self.identity.fields, self.identity.settings)
+        if run.path.parent != expected and not self.claim.added:
+            notices.append(f"This configuration has a run already, under the name '{run.name}'.")
         if self.claim.action == "done":
             if _changed_code(run, found.get("code")):
                 notices.append(
                     f"The code has changed since '{run.name}' was trained; `--run.on_existing new` trains it anew."
                 )
+            if run.progress.get("epoch") and run.record.get("checkpoints") and run.checkpoint("best") is None:
+                notices.append(f"The checkpoints of '{run.name}' are gone; {_ANEW}.")
             return self._decision("done", run.path, "", None, notices)
         assert writer is not None
         checkpoint = latest_checkpoint(run) if self.claim.action == "resume" else None
@@ -167,7 +174,7 @@ class Decider:
         if checkpoint is None:
             raise CheckpointError(
                 f"The run '{run.path}' ({run.status}) has no checkpoint to {kind}. "
-                "Fit it first, or name one with `--ckpt_path`."
+                f"Name one with `--ckpt_path`, or fit it: {_ANEW} where it is finished."
             )
         return self._begin(kind, run, str(checkpoint), notices)
 

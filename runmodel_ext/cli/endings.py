@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from runmodel_ext._files import storage_error
-from runmodel_ext.errors import CheckpointError, RunModelError
+from runmodel_ext.cli.parse_errors import one_sentence
+from runmodel_ext.errors import CheckpointError, ConfigError, RunModelError
 
 _SIGTERM_EXIT = 128 + 15  # what a shell reports of a process that a signal ended
 _CTRL_C_EXIT = 128 + 2
@@ -26,6 +28,7 @@ def endings_explained(run: Path, checkpoint: str | None) -> Iterator[None]:
     Raises:
         SystemExit: With 143 after SIGTERM, 130 after Ctrl-C.
         StorageError: If the disk refuses.
+        ConfigError: If Lightning refuses the configuration.
         CheckpointError: If the checkpoint's weights are not those of the model.
     """
     try:
@@ -38,6 +41,8 @@ def endings_explained(run: Path, checkpoint: str | None) -> Iterator[None]:
         raise
     except RunModelError:
         raise
+    except MisconfigurationException as error:
+        raise ConfigError(one_sentence(str(error))) from error
     except OSError as error:
         if (explained := storage_error(error, error.filename or run)) is not None:
             raise explained from error

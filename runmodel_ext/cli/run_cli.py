@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,14 +26,16 @@ from runmodel_ext.cli.classes import described
 from runmodel_ext.cli.decisions import Decider, Decision
 from runmodel_ext.cli.endings import endings_explained
 from runmodel_ext.cli.identity import identity_of
-from runmodel_ext.cli.parse_errors import users_own
+from runmodel_ext.cli.parse_errors import one_sentence, users_own
 from runmodel_ext.cli.parser import RunOptions, RunParser
 from runmodel_ext.cli.plain import config_text, objects_kept_as_they_are, plain_config
 from runmodel_ext.cli.shorthands import expand
 from runmodel_ext.cli.starting import parent_to_extend, start_from
 from runmodel_ext.cli.summary import print_summary
-from runmodel_ext.errors import RunModelError
+from runmodel_ext.errors import ConfigError, RunModelError
 from runmodel_ext.runs import Identity, NameTemplate, Run, code_state, environment, global_rank
+
+_LARGEST_SEED = 2**32 - 1  # that NumPy takes
 
 
 class RunCLI(LightningCLI):
@@ -109,7 +112,12 @@ class RunCLI(LightningCLI):
         self._ckpt_path = self._section.get("ckpt_path")
         if self._ckpt_path is not None:
             self._section["ckpt_path"] = None
-        self._seed_was_drawn = self._section.get("seed_everything") is True
+        seed = self._section.get("seed_everything")
+        self._seed_was_drawn = seed is True
+        if isinstance(seed, int) and not 0 <= seed <= _LARGEST_SEED:
+            raise ConfigError(f"`seed_everything` must be from 0 to {_LARGEST_SEED}, but is {seed}.")
+        if not self._section["run"]["root"]:
+            raise ConfigError("`run.root` is empty. Name a directory, or leave it out for 'results'.")
 
     _explaining = False
     _ckpt_path: str | None = None
@@ -160,6 +168,8 @@ class RunCLI(LightningCLI):
         except BaseException as error:
             self._abandon()
             own = users_own(error)
+            if isinstance(own, MisconfigurationException):  # Lightning's word for a mistake of the user's
+                raise ConfigError(one_sentence(str(own))) from own
             if own is not error:
                 raise own from None
             raise
@@ -342,6 +352,9 @@ class RunCLI(LightningCLI):
         monitor, mode = outfit.monitored(self.model, self.datamodule, trainer, callbacks)
         if global_rank() == 0:
             writer.update(lambda record: record.update(monitor=monitor, mode=mode))
+        wanted = getattr(self.model, "monitor", None)
+        if isinstance(wanted, str) and monitor is None:
+            self._tell([f"There is no validation, so '{wanted}' chooses no best checkpoint; the last one is kept."])
         recorder = RunRecorder(writer, monitor, mode, outfit.score_modes(self.model))
         if trainer.get("enable_checkpointing") is False or trainer.get("barebones"):
             return [recorder]

@@ -1,5 +1,7 @@
 """What a command prints at its end: the scores, and where the run lies."""
 
+import math
+
 from runmodel_ext.cli.sections import duration
 from runmodel_ext.cli.tables import print_rows
 from runmodel_ext.runs import Run, Score
@@ -27,6 +29,8 @@ def print_summary(run: Run, remark: str | None, folder: str | None) -> None:
 def _row(name: str, score: Score, run: Run) -> list[object]:
     where = score.source if score.epoch is None else f"epoch {score.epoch}"
     chosen = ", best" if name == run.monitor and score.epoch is not None else ""
+    if chosen and math.isnan(score.value):
+        chosen = ", and no number in any epoch: no checkpoint is the best"
     return [name, float(f"{score.value:.4g}"), where + chosen]
 
 

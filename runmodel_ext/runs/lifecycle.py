@@ -152,13 +152,16 @@ def claim(
     """
     made: list[Path] = []
     family = root / template.family(identity.fields, identity.settings)
+    run: Path | None = None
     try:
         with _deciding_about(family, made):
             seen = look(root, template, identity, on_existing)
             _refuse(seen, identity)
             if seen.action == "done":
                 assert seen.run is not None
+                run = seen.run.path
                 return Claim("done", seen.run, added=seen.added)
+            run = seen.path
             if seen.action == "resume":
                 assert seen.run is not None
                 return _take(seen.run, seen.added)
@@ -167,9 +170,12 @@ def claim(
             record = new_record(seen.path.relative_to(root).as_posix(), seen.version, identity, contents)
             return _make(seen.path, record, contents, made)
     except BaseException:
-        for directory in made:
-            _remove_if_empty(directory)
+        run = None
         raise
+    finally:
+        for directory in made:  # those made for nothing, where the run lies elsewhere
+            if run is None or not run.is_relative_to(directory):
+                _remove_if_empty(directory)
 
 
 def _existing(root: Path, template: NameTemplate, identity: Identity) -> tuple[list[Run], Sequence[str]]:
