@@ -12,7 +12,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from runmodel_ext.runs import Run, find_runs
-from tests.life.kit import CONFIG, assert_same_end, fit_args, fits, only_run, until
+from tests.life.kit import CONFIG, PATIENCE, assert_same_end, fit_args, fits, only_run, until
 from tests.warm import Command, Warm
 
 ROOT = Path(__file__).parents[2]
@@ -170,20 +170,28 @@ def test_of_a_job_that_finds_its_run_busy_no_rank_hangs(warm: Warm, tmp_path: Pa
     assert len(only_run(tmp_path).attempts) == 1
 
 
-def real(folder: Path, *launcher: str, words: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+def real(folder: Path, *launcher: str) -> "subprocess.CompletedProcess[str]":
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launcher, "runmodel_ext", *fit_args(folder, *words, config=DDP)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *launcher, "runmodel_ext", *fit_args(folder, config=DDP)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
 
 
-TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["lightning", "torchrun"])
-@pytest.mark.parametrize("fate", ["raise", "kill"])
+@pytest.mark.parametrize(
+    ("launcher", "fate", "reason"),
+    [
+        ((), "kill", "rank 1 ended with exit code -9"),
+        (TORCHRUN, "raise", "rank 1: ValueError: rank one is unwell (risky.py:"),
+    ],
+    ids=["lightning", "torchrun"],
+)
 def test_launched_ranks_that_die_fail_the_run_which_goes_on_afterwards(
-    tmp_path: Path, whole: Run, launcher: tuple[str, ...], fate: str
+    tmp_path: Path, whole: Run, launcher: tuple[str, ...], fate: str, reason: str
 ) -> None:
     workplace(tmp_path, fate)
     ended = real(tmp_path, *launcher)
@@ -191,17 +199,15 @@ def test_launched_ranks_that_die_fail_the_run_which_goes_on_afterwards(
     run = only_run(tmp_path)
     assert run.status == "failed"
     assert run.reason is not None
-    if fate == "raise":
-        assert run.reason.startswith("rank 1: ValueError: rank one is unwell (risky.py:")
-    elif not launcher:
-        assert run.reason == "rank 1 ended with exit code -9"
-    if (fate == "raise") == bool(launcher):
-        (tmp_path / "fate").write_text("live")
-        ended = real(tmp_path, *launcher)
-        assert ended.returncode == 0, ended.stderr
-        run = only_run(tmp_path)
-        assert [status for status, _ in fits(run)] == ["failed", "finished"]
-        assert_same_end(run, whole)
+    assert run.reason.startswith(reason)
+
+    (tmp_path / "fate").write_text("live")
+    ended = real(tmp_path, *launcher)
+    assert ended.returncode == 0, ended.stderr
+    run = only_run(tmp_path)
+    assert [status for status, _ in fits(run)] == ["failed", "finished"]
+    assert run.attempts[1]["from_epoch"] == 1
+    assert_same_end(run, whole)
 
 
 @pytest.mark.slow
