@@ -211,15 +211,20 @@ def test_launched_ranks_that_die_fail_the_run_which_goes_on_afterwards(
 
 
 @pytest.mark.slow
-def test_spawned_ranks_share_one_run(tmp_path: Path, warm: Warm, whole: Run) -> None:
+def test_spawned_ranks_share_one_run(tmp_path: Path, warm: Warm) -> None:
     workplace(tmp_path)
-    words = fit_args(tmp_path, "--trainer.strategy=ddp_spawn", config=DDP)
+    # A scheduler from a configuration is a closure of jsonargparse's, which cannot travel to a spawned process.
+    plain = DDP[: DDP.index("    lr_scheduler")] + DDP[DDP.index("data:") :]
+    words = fit_args(tmp_path, config=plain.replace("strategy: ddp", "strategy: ddp_spawn"))
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     command = warm.start(words, tmp_path / "log", cwd=tmp_path, env=environment)
     assert command.wait() == 0, command.text
     run = only_run(tmp_path)
     assert run.status == "finished"
-    assert_same_end(run, whole)
+    assert [entry["world_size"] for entry in run.attempts] == [2]
+    assert run.progress == {"epoch": 3, "step": 15}
+    code, text = warm.run(words, tmp_path / "log", cwd=tmp_path)
+    assert (code, text.count("finished already")) == (0, 1), text
 
 
 @pytest.mark.slow
