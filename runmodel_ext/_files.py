@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runmodel_ext.errors import StorageError
 
@@ -70,20 +70,20 @@ def make_directory(path: Path) -> None:
             raise StorageError(f"Cannot make the directory '{path}': nothing can be made there.") from error
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file entirely or not at all, whatever dies when.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is written entirely or not at all, whatever dies when.
 
     The content goes to a temporary file beside ``path``, is synced, and takes the name in one step.
 
     Raises:
         StorageError: If the disk refuses; an earlier file of that name stays as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
     with refusals_explained(path):
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~_umask())
@@ -91,6 +91,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file entirely or not at all, as :func:`whole_file` does.
+
+    Raises:
+        StorageError: If the disk refuses; an earlier file of that name stays as it was.
+    """
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

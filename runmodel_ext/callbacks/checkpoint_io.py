@@ -1,7 +1,5 @@
 """Checkpoints written whole or not at all."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,7 +7,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from runmodel_ext._files import refusals_explained
+from runmodel_ext._files import refusals_explained, whole_file
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -28,16 +26,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         with refusals_explained(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=target.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    _save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(target)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        with whole_file(target) as file:
+            _save(checkpoint, file)
 
 
 def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
