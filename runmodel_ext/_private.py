@@ -3,7 +3,7 @@
 ``tests/test_private.py`` fails when one of them moves. The private part of jsonargparse stands in ``cli/schema.py``.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -45,3 +45,63 @@ def optimizer_keys(parser: "LightningArgumentParser") -> dict[str, Any]:
 def parser_of(cli: "LightningCLI", command: str | None) -> Any:
     """The parser of a command; of all arguments where the CLI has no commands."""
     return cli._parser(command)
+
+
+def inner_schedulers(scheduler: Any) -> list[Any]:
+    """A learning-rate scheduler and those that it is made of (``SequentialLR``, ``ChainedScheduler``), at any depth."""
+    parts = getattr(scheduler, "_schedulers", ())
+    return [scheduler, *(each for part in parts for each in inner_schedulers(part))]
+
+
+def forget_size(optimizer: Any) -> None:
+    """Let LBFGS, which counts its parameters once, count them again: others are in its group now."""
+    optimizer._numel_cache = None
+
+
+def owe_the_validation(checkpoint: dict[str, Any]) -> None:
+    """Let a fit that goes on from a checkpoint begin with the validation that was due when it was saved.
+
+    ``ModelCheckpoint`` saves after a batch and before the validation that follows; on a resume, Lightning goes on
+    behind that validation, and behind the epoch's end with it. In the words of its loops' states: the batch is
+    over, and validation was stopped before its first batch.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    batch, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
+    for count in ("total", "current"):
+        batch[count]["completed"] = batch[count]["processed"]
+        done = validation[count]["completed"] if count == "total" else 0
+        validation[count].update(ready=done + 1, started=done + 1, processed=done, completed=done)
+
+
+class Saved(NamedTuple):
+    """In which moment of an epoch a checkpoint was saved.
+
+    Attributes:
+        before_validation: After a batch, and before what follows on it.
+        within_epoch: After the epoch's start, and before schedulers have seen its end.
+        at_epoch_end: In the hooks of the epoch's end.
+    """
+
+    before_validation: bool
+    within_epoch: bool
+    at_epoch_end: bool
+
+
+def where_saved(checkpoint: dict[str, Any], batches: float) -> Saved:
+    """Read from the states of Lightning's loops in which moment a checkpoint is being saved.
+
+    Args:
+        checkpoint: The checkpoint.
+        batches: How many batches an epoch has.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epoch, progress = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    batch = progress["current"]
+    within = epoch["started"] == epoch["ready"] and epoch["completed"] < epoch["ready"]
+    trained = batch["processed"] == batch["ready"]
+    over = within and trained and bool(progress["is_last_batch"] or batch["ready"] == batches)
+    return Saved(
+        before_validation=within and trained and batch["completed"] < batch["ready"],
+        within_epoch=within,
+        at_epoch_end=over and epoch["processed"] == epoch["ready"],
+    )

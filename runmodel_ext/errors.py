@@ -2,7 +2,8 @@
 
 RunModelError
 ├── ConfigError (ValueError)        the configuration cannot be used as written
-│   └── NameTemplateError           ... `run.name` names a key that is not there
+│   ├── NameTemplateError           ... `run.name` names a key that is not there
+│   └── ScheduleError               ... the stages of a fine-tuning do not fit together, the model or the Trainer
 ├── NotFoundError (LookupError)     a name points at nothing, or at several things
 ├── RunExistsError (FileExistsError)  the run is there already, and the user asked not to touch it
 ├── RunBusyError (RuntimeError)     another live process is training the run
@@ -27,6 +28,10 @@ class ConfigError(RunModelError, ValueError):
 
 class NameTemplateError(ConfigError):
     """The template of a run's name cannot be filled."""
+
+
+class ScheduleError(ConfigError):
+    """The stages of a fine-tuning do not fit together, or not the model, the optimizer or the Trainer."""
 
 
 class NotFoundError(RunModelError, LookupError):

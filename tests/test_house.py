@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     "errors _version _private",
-    "_files",
+    "_files _tables",
     "networks data",
     "finetuning modules runs",
     "registry",
@@ -27,8 +27,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.spl
 # These two stand outside: the lazy top of the package, and `python -m`.
 DOORSTEP = {"__init__", "__main__"}
 
-RECORDS_ROOMS = {"errors", "_files", "_version", "runs", "registry"}
-RECORDS_DOOR = {"__init__", "main", "commands", "tables", "sections", "completion"}
+RECORDS_ROOMS = {"errors", "_files", "_tables", "_version", "runs", "registry"}
+RECORDS_DOOR = {"__init__", "main", "commands", "sections", "completion"}
 HEAVY = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "numpy", "pandas", "jsonargparse"}
 ON_TOP = {
     "runmodel_ext",

@@ -8,6 +8,7 @@ from runmodel_ext.callbacks.prediction_writer import PredictionWriter
 from runmodel_ext.callbacks.random_state import RandomState
 from runmodel_ext.callbacks.run_keeper import RunKeeper
 from runmodel_ext.callbacks.run_recorder import RunRecorder, how_it_ended
+from runmodel_ext.callbacks.staged_finetuning import StagedFinetuning
 
 __all__ = [
     "EvaluationRecorder",
@@ -17,6 +18,7 @@ __all__ = [
     "RandomState",
     "RunKeeper",
     "RunRecorder",
+    "StagedFinetuning",
     "WholeCheckpointIO",
     "how_it_ended",
 ]

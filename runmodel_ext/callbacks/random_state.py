@@ -28,7 +28,7 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self._to_restore: list[dict[str, Any]] | None = None
-        self._failing = False
+        self._failing = self._validates_first = False
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -37,6 +37,12 @@ class RandomState(Callback):
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._to_restore = checkpoint.get("runmodel_random_state")
+        self._validates_first = checkpoint.get("runmodel_finetuning", {}).get("validation_due", False)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validates_first:  # and the validation's loaders draw before its first hook
+            self._restore(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

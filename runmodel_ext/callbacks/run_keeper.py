@@ -54,6 +54,7 @@ class RunKeeper(Checkpoint):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.recorder.on_train_start(trainer, pl_module)
+        self.random_state.on_train_start(trainer, pl_module)
         if self.last:
             self.last.on_train_start(trainer, pl_module)
 

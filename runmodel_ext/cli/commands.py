@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from runmodel_ext._tables import Format, print_rows, to_json
 from runmodel_ext.cli.sections import age, diff_record, diff_sections, duration, print_sections, run_sections
-from runmodel_ext.cli.tables import Format, print_rows, to_json
 from runmodel_ext.errors import CheckpointError
 from runmodel_ext.runs import Run, compare_runs, find_runs, resolve_run, value_of
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runmodel_ext._tables import print_rows, shown
 from runmodel_ext.cli.decisions import nearest_text
-from runmodel_ext.cli.tables import print_rows, shown
 from runmodel_ext.runs import Identity, Look, NameTemplate, iter_runs, look, nearest_run
 
 _WORDS = {

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runmodel_ext._files import storage_error
+from runmodel_ext._tables import FORMATS
 from runmodel_ext._version import __version__
 from runmodel_ext.cli.commands import adopt_runs, diff_runs, list_runs, path_of_run, show_run
 from runmodel_ext.cli.completion import complete
-from runmodel_ext.cli.tables import FORMATS
 from runmodel_ext.errors import ConfigError, RunModelError
 from runmodel_ext.runs import did_you_mean, find_runs
 

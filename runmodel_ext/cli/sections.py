@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from runmodel_ext.cli.tables import Format, print_rows, shown
+from runmodel_ext._tables import Format, print_rows, shown
 from runmodel_ext.runs import MISSING, Comparison, Run
 
 Section = tuple[str, list[str], list[list[Any]]]

@@ -2,8 +2,8 @@
 
 import math
 
+from runmodel_ext._tables import print_rows
 from runmodel_ext.cli.sections import duration
-from runmodel_ext.cli.tables import print_rows
 from runmodel_ext.runs import Run, Score
 
 

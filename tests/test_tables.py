@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from runmodel_ext.cli.tables import RICH_ROWS, print_rows, render
+from runmodel_ext._tables import RICH_ROWS, print_rows, render
 
 NAME = "digits/classification-cnn/lr=0.034,width=32-l7wowzx7/seed=0/v1"
 

@@ -1,0 +1,516 @@
+"""Change what trains at which learning rate, and when."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from typing_extensions import override
+
+from runmodel_ext._private import begin_with_a_whole_epoch, owe_the_validation, where_saved
+from runmodel_ext.errors import ScheduleError
+from runmodel_ext.finetuning import (
+    Conductor,
+    Length,
+    Position,
+    Schedule,
+    Stage,
+    are_wrapped,
+    changes_between,
+    described,
+    fit_checkpoint,
+    problem_of_strategy,
+    problems_of_length,
+    raise_problems,
+    stage_to_go_on_with,
+    wrap_again,
+)
+
+log = logging.getLogger(__name__)
+
+#: Callbacks that decide on the same parameters, or the same rates, by the name of their class.
+_RIVALS = {
+    "StagedFinetuning": "one fine-tuning decides what trains. Put all stages into one of them",
+    "BaseFinetuning": "both freeze and thaw the same parameters. Leave it out, and say in the stages what trains",
+    "StochasticWeightAveraging": (
+        "it puts a learning rate of its own in the place of the stages'. Take EMAWeightAveraging instead"
+    ),
+    "LearningRateFinder": (
+        "it looks for one learning rate for everything. Find the rate in a fit of its own, and write it into the stages"
+    ),
+}
+_OPTIMIZERS = {
+    "ZeroRedundancyOptimizer": "it shares out its groups among the ranks before the stages can split them",
+    "_MockOptimizer": "`configure_optimizers` gives none",
+}
+
+
+class StagedFinetuning(Callback):
+    """Train a model in stages: each says what trains, at which learning rate, and until when.
+
+    It works with any LightningModule and its own ``configure_optimizers``: parameter groups are split once, at the
+    fit's start, by what the stages treat alike; options of a group, and the state of optimizers and schedulers, stay
+    as they are. What a stage does not name does not change: it has no gradient, and its modules are in eval mode.
+    A fit that is resumed from a checkpoint, at any step, goes on as if it had not been stopped. Under DDP, the
+    gradients that are sent are those of what trains.
+
+    The callback works in a Trainer of ``lightning.pytorch`` and of ``pytorch_lightning``.
+
+    Args:
+        stages: The stages, in their order; or a schedule, such as
+            :func:`~runmodel_ext.finetuning.gradual_unfreezing`, which makes them from the model.
+        show_plan: Whether the plan is printed when a fit starts.
+        picture: Where a picture (PNG) of learning rates and metrics over the stages is drawn when the fit ends;
+            relative to the logger's directory. Needs the extra ``plots``.
+
+    Raises:
+        ScheduleError: At the fit's start, if the stages do not fit together, the model or the Trainer; all that is
+            wrong is said at once.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from runmodel_ext import Stage, StagedFinetuning, Until
+        >>> stages = [Stage("bias", train="layer.bias", lr=0.1, until=Until(epochs=1)), Stage("all", train="*")]
+        >>> trainer = Trainer(
+        ...     max_epochs=2, callbacks=[StagedFinetuning(stages, show_plan=False)], logger=False, accelerator="cpu",
+        ...     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> trainer.fit(BoringModel())
+        >>> [(passed["stage"], passed["ended"]) for passed in trainer.callbacks[0].history]
+        [('bias', '1 epoch is over'), ('all', 'the fit ended')]
+    """
+
+    identity_ignore = ("show_plan", "picture")
+
+    def __init__(self, stages: list[Stage] | Schedule, show_plan: bool = True, picture: str | None = None) -> None:
+        self.stages = stages
+        self.show_plan = show_plan
+        self.picture = picture
+        self.conductor: Conductor | None = None
+        self._declared: list[Stage] = []
+        self._checkpoint: Any = None
+        self._saved: dict[str, Any] | None = None
+        self._before: dict[str, Any] | None = None
+        self._seen: dict[str, float] = {}
+        self._owed: list[tuple[int, int]] = []
+        self._between_epochs = self._look_later = self._watching = self._wrapped_anew = False
+        self._wrapped: frozenset[int] = frozenset()
+        self._sentinel: nn.Module = nn.Identity().eval()
+        self._shown: list[list[float]] = []
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The stages that are over and the one that is on: their bounds, and why each ended."""
+        if self.conductor is None or self.conductor.progress.index < 0:
+            return []
+        progress = self.conductor.progress
+        passed = [dict(each) for each in progress.passed]
+        if len(passed) == progress.index + 1 or not self._declared:
+            return passed
+        on = {"stage": self._declared[progress.index].name, "from": {"epoch": progress.begun, "step": progress.step}}
+        return [*passed, {**on, "to": None, "ended": None}]
+
+    # ---- the fit's start -------------------------------------------------------------------------------------------
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise_problems(_problems_of_company(self, trainer))
+        before = self._progress_in_memory(trainer)
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        self._declared = self._stages_for(pl_module)
+        raise_problems(self._problems_of_length(trainer, steps_per_epoch=None))
+        self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers)
+        for config, scheduler in zip(trainer.lr_scheduler_configs, self.conductor.schedulers, strict=True):
+            config.scheduler = scheduler
+        self._wrapped = frozenset(
+            n for n, leaf in enumerate(self.conductor.plan.tree.leaves) if leaf.parameter.requires_grad
+        )
+        if before is not None:
+            self.conductor.progress.load_state_dict(before)
+        self._reconcile()
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        self._checkpoint = checkpoint
+        marks = checkpoint.get("runmodel_finetuning", {})
+        if marks.get("validation_due"):
+            owe_the_validation(checkpoint)
+        self._between_epochs = marks.get("epoch_end", False)
+        if self.conductor is not None and trainer.strategy.restore_checkpoint_after_setup:
+            self._reconcile()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        conductor = self._on
+        if self._between_epochs and trainer.max_steps != -1:
+            begin_with_a_whole_epoch(trainer)
+        self._between_epochs = False
+        at = self._position(trainer)
+        if conductor.progress.index >= 0:
+            raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
+            conductor.apply()
+        else:
+            raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
+            conductor.begin(0, at)
+        if self._seen:
+            trainer.callback_metrics.update(
+                {name: torch.tensor(value, dtype=torch.float64) for name, value in self._seen.items()}
+            )
+        if self.show_plan and trainer.is_global_zero:
+            self._print_plan(trainer)
+        self._after_apply(trainer, pl_module)
+        self._tell_stage(trainer)
+        self._watching = True  # the first batch looks at everything, whichever hooks a resume has left out
+        if conductor.is_last and conductor.progress.reason is not None:
+            trainer.should_stop = True
+
+    # ---- while it trains -------------------------------------------------------------------------------------------
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pay_schedulers(trainer, pl_module)
+        if self._look_later:
+            self._look_later = False
+            self._look(trainer)
+        self._move_on(trainer, pl_module, within=False)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._watching or self._sentinel.training:
+            self._before_batch(trainer, pl_module, batch_idx)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._watching and self._on.is_last:
+            self._stop_if_over(trainer, self._position(trainer, within=True))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._see(trainer)
+        if not _looks_at_epoch_ends(trainer):
+            self._look(trainer)
+            if self._on.is_last:
+                self._stop_if_over(trainer, self._position(trainer, within=True))
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._see(trainer)
+        if _looks_at_epoch_ends(trainer):
+            # What the module logs in its own hook of this name is there when the next epoch begins.
+            self._look_later = not self._on.monitors_in(self._values(trainer))
+            if not self._look_later:
+                self._look(trainer)
+        if self._on.is_last:
+            at = self._position(trainer)
+            self._stop_if_over(trainer, Position(trainer.current_epoch + 1, at.step, at.share))
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        conductor = self._on
+        conductor.end()
+        if len(conductor.progress.passed) <= conductor.progress.index:
+            reason = conductor.progress.reason or "the fit ended"
+            conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._on.release()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.conductor is not None:
+            self.conductor.release()
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        if self.conductor is None or self.conductor.progress.index < 0:
+            return {}
+        stages = [described(stage) for stage in self._declared]
+        return {"stages": stages, "seen": dict(self._seen), **self.conductor.state_dict()}
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        saved = where_saved(checkpoint, trainer.num_training_batches)
+        checkpoint["runmodel_finetuning"] = {
+            "validation_due": saved.before_validation and _validation_is_due(trainer),
+            "epoch_end": saved.at_epoch_end,
+            "owed": [
+                place
+                for place, config in enumerate(trainer.lr_scheduler_configs)
+                if saved.within_epoch
+                and pl_module.automatic_optimization
+                and config.reduce_on_plateau
+                and config.interval == "epoch"
+                and (trainer.current_epoch + 1) % config.frequency == 0
+            ],
+        }
+
+    # ---- what the hooks call ---------------------------------------------------------------------------------------
+
+    @property
+    def _on(self) -> Conductor:
+        assert self.conductor is not None
+        return self.conductor
+
+    def _stages_for(self, pl_module: LightningModule) -> list[Stage]:
+        return self.stages.stages_for(pl_module) if isinstance(self.stages, Schedule) else list(self.stages)
+
+    def _progress_in_memory(self, trainer: Trainer) -> dict[str, Any] | None:
+        """Where an earlier fit of the same Trainer has left off, where this one goes on with it."""
+        if self._checkpoint is not None or self.conductor is None:
+            return None
+        return self.conductor.progress.state_dict() if trainer.global_step > 0 else None
+
+    def _reconcile(self) -> None:
+        """Take up the state of a checkpoint, which may be of another schedule, or of none."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        conductor = self._on
+        saved = (checkpoint.get("callbacks") or {}).get(self.state_key)
+        stages = [described(stage) for stage in self._declared]
+        groups = conductor.state_dict()["groups"]
+        owners = conductor.scheduler_owners
+        if not saved:
+            log.info("The checkpoint knows no stages: stage '%s' begins now.", self._declared[0].name)
+            fit_checkpoint(checkpoint, conductor.original_names(), groups, owners)
+            return
+        changes = changes_between(saved["stages"], stages)
+        if changes:
+            index = stage_to_go_on_with(saved["stages"], stages, saved["progress"]["index"])
+            log.warning("The stages have changed since the checkpoint was saved: %s.", "; ".join(changes))
+            sources = fit_checkpoint(checkpoint, saved["groups"], groups, owners)
+            saved = conductor.adapted(saved, index, sources)
+        conductor.load_state_dict(saved)
+        conductor.hold_members(conductor.progress.index)
+        self._seen = dict(saved["seen"])
+        self._owed = [(place, conductor.schedulers[place].steps)
+                      for place in checkpoint.get("runmodel_finetuning", {}).get("owed", ())]  # fmt: skip
+
+    def _problems_of_length(self, trainer: Trainer, steps_per_epoch: int | None) -> list[str]:
+        if trainer.fast_dev_run:
+            return []
+        max_epochs = None if trainer.max_epochs in (None, -1) else trainer.max_epochs
+        max_steps = None if trainer.max_steps == -1 else trainer.max_steps
+        length = Length(max_epochs, max_steps, steps_per_epoch, _looks_per_epoch(trainer))
+        problems = []
+        for stage in self._declared:
+            if stage.until is not None and stage.until.fraction is not None and not length.limited:
+                problems.append(
+                    f"Stage '{stage.name}': `until.fraction` needs a fit with an end, but the Trainer has neither "
+                    "max_epochs nor max_steps. Set one of them."
+                )
+        progress = self.conductor.progress if self.conductor is not None else None
+        if progress is None or progress.index < 0:
+            return [*problems, *problems_of_length(self._declared, length)]
+        return [*problems, *problems_of_length(self._declared, length, progress.index, progress.epoch, progress.step)]
+
+    def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
+        if self._sentinel.training:  # somebody has called `train()` on the model
+            self._on.apply_modes()
+        if batch_idx == 0:
+            self._pay_schedulers(trainer, pl_module)
+        accumulating = pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches != 0
+        if not accumulating:
+            self._move_on(trainer, pl_module, within=batch_idx > 0)
+
+    def _move_on(self, trainer: Trainer, pl_module: LightningModule, within: bool) -> None:
+        """Begin the next stage if it is time, and set the rates of this moment."""
+        conductor = self._on
+        at = self._position(trainer, within)
+        while not conductor.is_last and (reason := conductor.progress.due(conductor.current.stage, at)):
+            if conductor.has_changed:
+                raise ScheduleError(
+                    f"Stage '{conductor.current.stage.name}' is over, but the model holds other parameters than at the "
+                    "fit's start, so that the next stage does not fit it. Make all parameters before the fit."
+                )
+            passed = conductor.progress.end(conductor.current.stage, at, reason)
+            conductor.begin(conductor.progress.index + 1, at)
+            log.info("Stage '%s' ended at step %d: %s.", passed["stage"], at.step, reason)
+            self._after_apply(trainer, pl_module)
+            self._tell_stage(trainer)
+        self._set_rates(at)
+
+    def _set_rates(self, at: Position) -> None:
+        conductor = self._on
+        stage = conductor.current.stage
+        until = stage.until
+        warming = conductor.warm_up(at.step)
+        steps = False
+        if conductor.scheduler is not None and not conductor.scheduler.waits_for_a_metric:
+            steps = stage.lr_interval == "step"
+            conductor.scheduler.advance(
+                at.step - conductor.progress.step if steps else at.epoch - conductor.progress.epoch
+            )
+        counts = until is not None and (until.steps is not None or until.fraction is not None)
+        self._watching = warming or steps or counts or conductor.progress.reason is not None
+
+    def _after_apply(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        conductor = self._on
+        self._sentinel = conductor.in_eval[0] if conductor.in_eval else nn.Identity().eval()
+        trained = conductor.current.trained
+        if are_wrapped(trainer) and (trained != self._wrapped or conductor.restored):
+            wrap_again(trainer, pl_module)
+        self._wrapped = trained
+        conductor.restored = False
+
+    def _stop_if_over(self, trainer: Trainer, at: Position) -> None:
+        conductor = self._on
+        reason = conductor.progress.due(conductor.current.stage, at)
+        if reason is not None and not trainer.should_stop:
+            conductor.progress.reason = reason
+            trainer.should_stop = True
+            log.info("The last stage, '%s', is over: %s.", conductor.current.stage.name, reason)
+
+    def _pay_schedulers(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Step schedulers that wait for a metric: Lightning leaves their step out in the epoch of a resume."""
+        owed, self._owed = self._owed, []
+        for place, steps in owed:
+            scheduler = self._on.schedulers[place]
+            value = trainer.callback_metrics.get(str(trainer.lr_scheduler_configs[place].monitor))
+            if scheduler.steps == steps and value is not None:
+                pl_module.lr_scheduler_step(scheduler, value)
+
+    def _see(self, trainer: Trainer) -> None:
+        """Keep the metrics that are watched, which Lightning forgets at a resume."""
+        watched = {name for stage in self._declared for name in stage.monitors} | set(self._on.monitors)
+        watched |= {str(config.monitor) for config in trainer.lr_scheduler_configs if config.reduce_on_plateau}
+        if watched:
+            metrics = trainer.callback_metrics
+            self._seen.update({name: float(metrics[name]) for name in watched if name in metrics})
+
+    def _values(self, trainer: Trainer) -> dict[str, float]:
+        return {**self._seen, **{n: float(v) for n, v in trainer.callback_metrics.items() if n in self._on.monitors}}
+
+    def _look(self, trainer: Trainer) -> None:
+        conductor = self._on
+        monitors = conductor.monitors
+        if not monitors:
+            return
+        values = self._values(trainer)
+        missing = [name for name in monitors if name not in values]
+        if missing:
+            logged = ", ".join(f"'{name}'" for name in sorted(trainer.callback_metrics)) or "nothing"
+            raise ScheduleError(
+                f"Stage '{conductor.current.stage.name}' watches '{missing[0]}', but the module does not log it; "
+                f"it logs {logged}. Watch one of those, or log '{missing[0]}' in validation_step."
+            )
+        watched = [values[name] for name in monitors]
+        if trainer.world_size > 1:  # the ranks may have seen different data, and must decide alike
+            watched = trainer.strategy.broadcast(watched)
+        conductor.look(dict(zip(monitors, watched, strict=True)))
+        self._watching = self._watching or conductor.progress.reason is not None
+
+    def _position(self, trainer: Trainer, within: bool = False) -> Position:
+        needs_share = any(stage.until and stage.until.fraction for stage in self._declared)
+        share = _share(trainer) if needs_share else math.nan
+        return Position(trainer.current_epoch, trainer.global_step, share, within)
+
+    def _tell_stage(self, trainer: Trainer) -> None:
+        conductor = self._on
+        rates = conductor.learning_rates()
+        shown = ", ".join(f"{label} {rate:.4g}" for label, rate in rates.items())
+        log.info(
+            "Stage '%s' (%d of %d) is on from epoch %d, step %d; learning rates: %s.",
+            conductor.current.stage.name,
+            conductor.progress.index + 1,
+            len(self._declared),
+            trainer.current_epoch,
+            trainer.global_step,
+            shown,
+        )
+        metrics = {"stage": float(conductor.progress.index), **{f"lr/{label}": rate for label, rate in rates.items()}}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _print_plan(self, trainer: Trainer) -> None:
+        from runmodel_ext.finetuning import print_plan
+
+        print_plan(self._on)
+
+
+def _problems_of_company(own: Callback, trainer: Trainer) -> list[str]:
+    """Callbacks, strategies and optimizers beside which the stages cannot work."""
+    problems = []
+    for callback in trainer.callbacks:
+        for cls in type(callback).__mro__:
+            if callback is not own and cls.__name__ in _RIVALS:
+                name = type(callback).__name__
+                what = "two StagedFinetuning" if name == "StagedFinetuning" else f"StagedFinetuning beside {name}"
+                problem = f"The Trainer has {what}, but {_RIVALS[cls.__name__]}."
+                if problem not in problems:
+                    problems.append(problem)
+                break
+    strategy = problem_of_strategy(trainer)
+    problems += [strategy] if strategy else []
+    for optimizer in trainer.optimizers:
+        name = type(optimizer).__name__
+        if name in _OPTIMIZERS:
+            shown = "no optimizer" if name == "_MockOptimizer" else name
+            problems.append(f"StagedFinetuning cannot work with {shown}: {_OPTIMIZERS[name]}.")
+    return problems
+
+
+def _steps_per_epoch(trainer: Trainer) -> int | None:
+    batches = trainer.num_training_batches
+    if not math.isfinite(batches) or not trainer.lightning_module.automatic_optimization:
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches)
+
+
+def _looks_at_epoch_ends(trainer: Trainer) -> bool:
+    # As Lightning's EarlyStopping decides.
+    if not trainer.enable_validation:
+        return True
+    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+
+
+def _looks_per_epoch(trainer: Trainer) -> float | None:
+    if _looks_at_epoch_ends(trainer):
+        return 1.0
+    if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch:
+        return 1.0 / trainer.check_val_every_n_epoch
+    return None
+
+
+def _share(trainer: Trainer) -> float:
+    """How much of the fit is over: of its epochs, or of its steps where that is more."""
+    shares = []
+    if trainer.max_steps != -1:
+        shares.append(trainer.global_step / max(1, trainer.max_steps))
+    if trainer.max_epochs not in (None, -1) and math.isfinite(trainer.num_training_batches):
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        shares.append(done / max(1, trainer.num_training_batches * trainer.max_epochs))
+    if not shares:
+        raise ScheduleError(
+            "`until.fraction` needs a fit whose length is known, but the training data has no length. "
+            "Set max_steps, or take `until.steps`."
+        )
+    return max(shares)
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether validation comes right after this batch, as Lightning's loop decides."""
+    every = trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every != 0):
+        return False
+    loop = trainer.fit_loop.epoch_loop
+    interval = trainer.val_check_batch
+    if interval is None:  # by the clock
+        return False
+    if interval == float("inf"):
+        return bool(loop.batch_progress.is_last_batch)
+    index = loop.total_batch_idx if every is None else loop.batch_idx
+    return bool((index + 1) % interval == 0)

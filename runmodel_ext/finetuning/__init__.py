@@ -1,0 +1,43 @@
+"""Staged fine-tuning: what a user declares, what it means for a model, and what carries it out."""
+
+from runmodel_ext.finetuning.blocks import find_blocks
+from runmodel_ext.finetuning.checks import Length, problems_of_length, raise_problems
+from runmodel_ext.finetuning.conductor import Conductor
+from runmodel_ext.finetuning.plan import Plan, make_plan
+from runmodel_ext.finetuning.progress import Position, Progress
+from runmodel_ext.finetuning.replicas import are_wrapped, problem_of_strategy, wrap_again
+from runmodel_ext.finetuning.resume import changes_between, fit_checkpoint, stage_to_go_on_with
+from runmodel_ext.finetuning.schedules import Schedule, gradual_unfreezing, linear_probe_then_finetune
+from runmodel_ext.finetuning.stages import Best, Plateau, Reaches, Stage, Until, Warmup, described
+from runmodel_ext.finetuning.table import COLUMNS, plan_rows, print_plan
+
+__all__ = [
+    "COLUMNS",
+    "Best",
+    "Conductor",
+    "Length",
+    "Plan",
+    "Plateau",
+    "Position",
+    "Progress",
+    "Reaches",
+    "Schedule",
+    "Stage",
+    "Until",
+    "Warmup",
+    "are_wrapped",
+    "changes_between",
+    "described",
+    "find_blocks",
+    "fit_checkpoint",
+    "gradual_unfreezing",
+    "linear_probe_then_finetune",
+    "make_plan",
+    "plan_rows",
+    "print_plan",
+    "problem_of_strategy",
+    "problems_of_length",
+    "raise_problems",
+    "stage_to_go_on_with",
+    "wrap_again",
+]

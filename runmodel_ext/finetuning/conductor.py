@@ -1,0 +1,396 @@
+"""What carries a fine-tuning out: it freezes, thaws, sets rates and modes, and keeps account. It knows no Trainer."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from runmodel_ext._private import forget_size, inner_schedulers
+from runmodel_ext.errors import ScheduleError
+from runmodel_ext.finetuning.checks import raise_problems
+from runmodel_ext.finetuning.groups import Layout, layouts_of, split_groups, spread_state
+from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, make_plan
+from runmodel_ext.finetuning.progress import Position, Progress
+from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler
+from runmodel_ext.finetuning.stages import Stage
+from runmodel_ext.finetuning.weights import keep_weights, put_back
+
+
+class Conductor:
+    """A fine-tuning of one model with its optimizers.
+
+    Args:
+        stages: The stages.
+        model: The model.
+        optimizers: Its optimizers; their groups are split in place.
+        schedulers: The schedulers of the module's own.
+
+    Attributes:
+        plan: The stages, resolved.
+        layouts: How each optimizer is split.
+        notes: What a user should know, in sentences.
+        schedulers: What stands for each of the module's schedulers, and has to be stepped instead of it.
+        rates: The learning rates of each optimizer.
+        progress: How far it has come.
+        scheduler: The scheduler of the stage that is on; ``None`` where it has none of its own.
+        in_eval: The modules that the stage holds in eval mode.
+        restored: Whether weights were put back that not all replicas may hold alike.
+
+    Raises:
+        ScheduleError: If the stages do not fit together, the model or the optimizers; nothing is changed then.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], model: nn.Module, optimizers: Sequence[Optimizer], schedulers: Sequence[Any]
+    ) -> None:
+        self.model = model
+        self.optimizers = list(optimizers)
+        self.plan: Plan = make_plan(stages, model)
+        self.layouts, problems, notes = layouts_of(self.plan, self.optimizers)
+        raise_problems([*problems, *_problems_of_options(self.plan, self.layouts, self.optimizers)])
+        self.notes = [*notes, *(f"Stage '{each.stage.name}': {n}" for each in self.plan.stages for n in each.notes)]
+        self.original_groups = [[list(group["params"]) for group in each.param_groups] for each in self.optimizers]
+        for optimizer, layout in zip(self.optimizers, self.layouts, strict=True):
+            split_groups(self.plan, optimizer, layout)
+            for scheduler in schedulers:
+                if scheduler.optimizer is optimizer:
+                    _spread(scheduler, layout)
+        self.rates = [Rates(optimizer) for optimizer in self.optimizers]
+        for each in self.rates:
+            each.refer_to(schedulers)
+        self.schedulers = [ModuleScheduler(each, self._rates_of(each.optimizer)) for each in schedulers]
+        self.progress = Progress()
+        self.scheduler: StageScheduler | None = None
+        self.best: dict[str, Tensor] = {}
+        self.in_eval: list[nn.Module] = []
+        self.restored = False
+        self._decay = [[group.get("weight_decay") for group in each.param_groups] for each in self.optimizers]
+        self._gradient = [leaf.parameter.requires_grad for leaf in self.plan.tree.leaves]
+        self._training = {path: module.training for path, module in self.plan.tree.modules.items()}
+        self._fresh = self._fresh_state() if any(each.optimizer_state == "reset" for each in stages) else {}
+        for planned in self.plan.stages:
+            if planned.stage.lr_scheduler is not None:
+                self._try_scheduler(planned)
+
+    @property
+    def current(self) -> PlannedStage:
+        """The stage that is on."""
+        return self.plan.stages[self.progress.index]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage comes after the one that is on."""
+        return self.progress.index + 1 == len(self.plan.stages)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the model holds other parameters than when the plan was made."""
+        held = {id(parameter) for parameter in self.model.parameters()}
+        return held != {id(leaf.parameter) for leaf in self.plan.tree.leaves}
+
+    def begin(self, index: int, at: Position) -> None:
+        """Begin a stage: the one before it gives back its best weights, and moments that nobody needs are dropped."""
+        if self.progress.index >= 0 and self.best:
+            put_back(self.best, self.plan, self.progress.index, self.model)
+            self.restored = True
+        self.best = {}
+        self.progress.begin(index, at)
+        if self.scheduler is not None:
+            self.scheduler.end()
+            self.scheduler = None
+        self.apply()
+        self._drop_state()
+
+    def apply(self) -> None:
+        """Let the stage that is on be on; doing it twice changes nothing."""
+        planned = self.current
+        for leaf, treatment in zip(self.plan.tree.leaves, planned.treatments, strict=True):
+            if leaf.parameter.requires_grad != treatment.trains:
+                leaf.parameter.requires_grad_(treatment.trains)
+            if not treatment.trains:
+                leaf.parameter.grad = None
+        self.apply_modes()
+        for place, each in enumerate(self.rates):
+            self._apply_to_groups(place, each)
+        if planned.stage.lr_scheduler is not None and self.scheduler is None:
+            self.scheduler = StageScheduler(planned.stage.lr_scheduler, self.rates)
+        for each in self.rates:
+            each.show()
+
+    def apply_modes(self) -> None:
+        """Put modules into the mode that the stage asks for; those that the user had in eval mode stay there."""
+        in_eval = self.current.in_eval
+        self.in_eval = [self.plan.tree.modules[path] for path in sorted(in_eval)]
+        for path, module in self.plan.tree.modules.items():
+            if path and path not in in_eval:
+                module.training = self._training[path]
+        for module in self.in_eval:
+            module.training = False
+
+    def warm_up(self, step: int) -> bool:
+        """Set the rates of a warm-up at an optimizer step; whether it goes on."""
+        warmup = self.current.stage.warmup
+        since = step - self.progress.step
+        factor = 1.0 if warmup is None else warmup.factor(since)
+        for each in self.rates:
+            if each.warmup != factor:
+                each.warmup = factor
+                each.show()
+        return warmup is not None and since + 1 < warmup.steps
+
+    def look(self, values: Mapping[str, float]) -> None:
+        """Look at the metrics of the stage that is on: is it over, are its weights the best so far?
+
+        Args:
+            values: The value of each metric that the stage watches.
+        """
+        stage = self.current.stage
+        best = stage.best
+        if best is not None and self.progress.improves(best, values[best.monitor]):
+            self.best = keep_weights(self.plan, self.progress.index, self.model)
+        if self.scheduler is not None and self.scheduler.waits_for_a_metric:
+            self.scheduler.look(values[str(self.scheduler_monitor)])
+        self.progress.look(stage, values)
+
+    @property
+    def scheduler_monitor(self) -> str | None:
+        """The metric that the stage's own scheduler waits for; ``None`` where it waits for none."""
+        if self.scheduler is None or not self.scheduler.waits_for_a_metric:
+            return None
+        return self.scheduler.monitor or next(iter(self.current.stage.monitors), None)
+
+    @property
+    def monitors(self) -> list[str]:
+        """The metrics that the stage watches."""
+        own = self.scheduler_monitor
+        return list(dict.fromkeys([*self.current.stage.monitors, *([own] if own else [])]))
+
+    def monitors_in(self, values: Mapping[str, float]) -> bool:
+        """Whether all metrics that the stage watches are there."""
+        return all(name in values for name in self.monitors)
+
+    @property
+    def scheduler_owners(self) -> list[int]:
+        """For each of the module's schedulers, the number of its optimizer."""
+        return [[each is s.optimizer for each in self.optimizers].index(True) for s in self.schedulers]
+
+    def original_names(self) -> list[list[list[str]]]:
+        """For each optimizer, the names of the parameters in each of the user's groups, before the split."""
+        numbers = self.plan.tree.number
+        return [
+            [self._names([-1 if (n := numbers(p)) is None else n for p in group]) for group in groups]
+            for groups in self.original_groups
+        ]
+
+    def adapted(self, state: Mapping[str, Any], index: int, sources: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """The state of another schedule, made to fit this one.
+
+        Args:
+            state: What that schedule's conductor gave as its state.
+            index: The number of the stage here in which it was.
+            sources: For each optimizer and each of its groups, the number of the group that it was there.
+        """
+        own = [[rates[place] for place in source] for rates, source in zip(state["own"], sources, strict=True)]
+        progress = {**state["progress"], "index": index}
+        # A scheduler of the stage's begins again, and goes to the place where it would be.
+        return {**state, "own": own, "progress": progress, "scheduler": None}
+
+    def end(self) -> None:
+        """Give the model the best weights of the last stage, where it asks for them."""
+        if self.best and self.is_last:
+            put_back(self.best, self.plan, self.progress.index, self.model)
+            self.best = {}
+
+    def release(self) -> None:
+        """Give back which parameters have gradients and which modules are in train mode, as the user had it."""
+        for leaf, had in zip(self.plan.tree.leaves, self._gradient, strict=True):
+            leaf.parameter.requires_grad_(had)
+        for path, module in self.plan.tree.modules.items():
+            module.training = self._training[path]
+
+    def learning_rates(self) -> dict[str, float]:
+        """The rate of each group that trains now, by the group's label; with several optimizers, by its number too."""
+        return {
+            self._label(place, number): each.rate(number)
+            for place, each in enumerate(self.rates)
+            for number, treatment in enumerate(each.treatments)
+            if treatment.trains
+        }
+
+    def rates_of_stage(self, index: int) -> dict[str, float]:
+        """The rate with which a stage begins in each group that trains, by the group's label."""
+        rates = {}
+        for place, each in enumerate(self.rates):
+            for number, treatment in enumerate(self._treatments(place, index)):
+                if treatment.trains:
+                    label = self._label(place, number)
+                    lr = each.reference[number] if treatment.lr is None else treatment.lr
+                    rates[label] = lr * treatment.scale
+        return rates
+
+    def _label(self, place: int, number: int) -> str:
+        label = self.layouts[place].parts[number].label
+        return f"{place}/{label}" if len(self.layouts) > 1 else label
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed fit needs, in plain words, numbers and tensors."""
+        return {
+            "progress": self.progress.state_dict(),
+            "own": [list(each.own) for each in self.rates],
+            "groups": [[self._names(part.leaves) for part in layout.parts] for layout in self.layouts],
+            "members": self._members(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "best": dict(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; the optimizers and schedulers are restored apart from this."""
+        self.progress.load_state_dict(state["progress"])
+        self.best = dict(state["best"])
+        for each, own in zip(self.rates, state["own"], strict=True):
+            each.own = list(own)
+        if state["scheduler"] is not None and self.current.stage.lr_scheduler is not None:
+            for place, each in enumerate(self.rates):
+                each.treatments = self._treatments(place)
+            self.scheduler = StageScheduler(self.current.stage.lr_scheduler, self.rates)
+            self.scheduler.load_state_dict(state["scheduler"])
+
+    def hold_members(self, index: int) -> None:
+        """Let optimizers of one group hold what trains in a stage, as before their state is restored."""
+        for layout, optimizer in zip(self.layouts, self.optimizers, strict=True):
+            if layout.whole:
+                self._hold_members(layout, optimizer, index)
+
+    def _names(self, leaves: Sequence[int]) -> list[str]:
+        return [self.plan.tree.leaves[n].name if n >= 0 else "" for n in leaves]
+
+    def _members(self) -> list[list[str] | None]:
+        numbers = self.plan.tree.number
+        return [
+            self._names([-1 if (n := numbers(p)) is None else n for p in optimizer.param_groups[0]["params"]])
+            if layout.whole
+            else None
+            for layout, optimizer in zip(self.layouts, self.optimizers, strict=True)
+        ]
+
+    def _rates_of(self, optimizer: Optimizer) -> Rates:
+        return next(each for each in self.rates if each.optimizer is optimizer)
+
+    def _treatments(self, place: int, index: int | None = None) -> list[Treatment]:
+        index = self.progress.index if index is None else index
+        layout = self.layouts[place]
+        if not layout.whole:
+            return [part.treatments[index] for part in layout.parts]
+        planned = self.plan.stages[index]
+        trained = [planned.treatments[n] for n in layout.parts[0].leaves if n >= 0 and planned.treatments[n].trains]
+        return trained[:1] or [FROZEN]
+
+    def _apply_to_groups(self, place: int, rates: Rates) -> None:
+        rates.treatments = self._treatments(place)
+        layout, optimizer = self.layouts[place], self.optimizers[place]
+        if layout.whole:
+            self._hold_members(layout, optimizer, self.progress.index)
+        own = self._decay[place]
+        decays = bool(optimizer.defaults.get("weight_decay")) or any(own)
+        for group, treatment, before in zip(optimizer.param_groups, rates.treatments, own, strict=True):
+            if before is None:
+                continue
+            spared = treatment.spares and decays and before == 0
+            wanted = treatment.weight_decay
+            group["weight_decay"] = before if wanted is None or spared else wanted
+
+    def _hold_members(self, layout: Layout, optimizer: Optimizer, index: int) -> None:
+        trained = self.plan.stages[index].trained
+        leaves = self.plan.tree.leaves
+        wanted = [leaves[n].parameter for n in layout.parts[0].leaves if n in trained]
+        held = optimizer.param_groups[0]["params"]
+        if [id(p) for p in held] != [id(p) for p in wanted] and wanted:
+            held[:] = wanted
+            optimizer.state.clear()  # its memory of directions is one vector over all parameters
+            forget_size(optimizer)
+
+    def _drop_state(self) -> None:
+        index = self.progress.index
+        needed = self.plan.trains_after(index)
+        reset = self.current.trained if self.current.stage.optimizer_state == "reset" else frozenset()
+        for layout, optimizer in zip(self.layouts, self.optimizers, strict=True):
+            if layout.whole:
+                if reset:
+                    optimizer.state.clear()
+                continue
+            for n in {n for part in layout.parts for n in part.leaves if n >= 0}:
+                parameter = self.plan.tree.leaves[n].parameter
+                if n not in needed or n in reset:
+                    optimizer.state.pop(parameter, None)
+                if n in reset and n in self._fresh:
+                    optimizer.state[parameter] = copy.deepcopy(self._fresh[n])
+
+    def _fresh_state(self) -> dict[int, Any]:
+        # Adagrad makes its state when it is built, and not at the first step.
+        fresh = {}
+        for optimizer in self.optimizers:
+            for parameter, state in optimizer.state.items():
+                number = self.plan.tree.number(parameter)
+                if number is not None:
+                    fresh[number] = copy.deepcopy(state)
+        return fresh
+
+    def _try_scheduler(self, planned: PlannedStage) -> None:
+        """Build a stage's scheduler once before anything is trained, so that a mistake in it comes to light."""
+        stage = planned.stage
+        assert stage.lr_scheduler is not None
+        index = self.plan.stages.index(planned)
+        self.progress.index = index
+        for place, each in enumerate(self.rates):
+            each.treatments = self._treatments(place)
+        shown = [each.shown for each in self.rates]
+        try:
+            tried = StageScheduler(stage.lr_scheduler, self.rates)
+        except Exception as error:
+            raise ScheduleError(
+                f"Stage '{stage.name}': `lr_scheduler` cannot be built: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            self.progress.index = -1
+        tried.end()
+        for each, rates in zip(self.rates, shown, strict=True):
+            each.treatments = ()
+            each.restore(rates)
+        if tried.waits_for_a_metric and tried.monitor is None and not stage.monitors:
+            raise ScheduleError(
+                f"Stage '{stage.name}': its `lr_scheduler` waits for a metric, but none is named. Name one in `until`, "
+                "or take `lightning.pytorch.cli.ReduceLROnPlateau`, which has a `monitor`."
+            )
+
+
+def _problems_of_options(plan: Plan, layouts: Sequence[Layout], optimizers: Sequence[Optimizer]) -> list[str]:
+    problems = []
+    for layout, optimizer in zip(layouts, optimizers, strict=True):
+        name = type(optimizer).__name__
+        held = {n for part in layout.parts for n in part.leaves}
+        for planned in plan.stages:
+            wanted = [planned.treatments[n] for n in planned.trained & held]
+            for option, given in (
+                ("lr", [each for each in wanted if each.lr is not None]),
+                ("weight_decay", [each for each in wanted if each.weight_decay is not None]),
+            ):
+                if given and any(option not in group for group in optimizer.param_groups):
+                    problems.append(
+                        f"Stage '{planned.stage.name}' sets `{option}`, but {name} has no such option. Leave it out."
+                    )
+    return problems
+
+
+def _spread(scheduler: Any, layout: Layout) -> None:
+    source = [part.origin for part in layout.parts]
+    if source == list(range(layout.groups)):
+        return
+    for each in inner_schedulers(scheduler):
+        lambdas = getattr(each, "lr_lambdas", None)
+        if isinstance(lambdas, list) and len(lambdas) == layout.groups:
+            each.lr_lambdas = [lambdas[place] for place in source]
+    state = scheduler.state_dict()
+    # Those of LambdaLR stand in the scheduler already.
+    scheduler.load_state_dict(spread_state(state, source, layout.groups))

@@ -1,0 +1,248 @@
+"""Learning rates: the optimizer's own, which the module's schedulers move, and what a stage makes of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from typing_extensions import override
+
+from runmodel_ext.finetuning.plan import Treatment
+from runmodel_ext.finetuning.stages import SchedulerFactory
+
+_CYCLED = ("momentum", "betas")  # what OneCycleLR and CyclicLR move beside the rate
+
+
+class Rates:
+    """The learning rates of one optimizer.
+
+    Its groups show the rates that a stage makes of the optimizer's own. While a scheduler of the module's steps,
+    they show the own ones, so that it goes on as if there were no stages.
+
+    Args:
+        optimizer: The optimizer, with its final groups.
+
+    Attributes:
+        own: The optimizer's own rate in each group, as the module's schedulers leave it.
+        treatments: What the stage does to each group.
+        warmup: What all rates are multiplied by.
+        scheduled: The rates of the stage's own scheduler; ``None`` where it has none.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.own = [_rate(group) for group in optimizer.param_groups]
+        self.reference = list(self.own)
+        self.treatments: Sequence[Treatment] = ()
+        self.warmup = 1.0
+        self.scheduled: list[float] | None = None
+
+    def refer_to(self, schedulers: Sequence[Any]) -> None:
+        """Learn from the module's schedulers which rate of each group stands for 1: its highest, or its first."""
+        for place, group in enumerate(self.optimizer.param_groups):
+            self.reference[place] = float(group.get("max_lr", group.get("initial_lr", self.own[place])))
+        for scheduler in schedulers:
+            highest = getattr(scheduler, "max_lrs", None)  # CyclicLR
+            if highest is not None and scheduler.optimizer is self.optimizer:
+                self.reference = [float(rate) for rate in highest]
+
+    def stage_rate(self, place: int) -> float:
+        """The rate with which the stage begins in a group, before a warm-up."""
+        treatment = self.treatments[place]
+        return (self.reference[place] if treatment.lr is None else treatment.lr) * treatment.scale
+
+    def rate(self, place: int) -> float:
+        """The rate of a group now; 0 where it is frozen."""
+        treatment = self.treatments[place]
+        if not treatment.trains:
+            return 0.0
+        if self.scheduled is not None:
+            return self.scheduled[place] * self.warmup
+        if treatment.lr is None:
+            return self.own[place] * treatment.scale * self.warmup
+        own, reference = self.own[place], self.reference[place]
+        share = 1.0 if own == reference or reference == 0 else own / reference
+        return treatment.lr * share * treatment.scale * self.warmup
+
+    def show(self) -> None:
+        """Let the optimizer's groups show the stage's rates."""
+        self.restore([self.rate(place) for place in range(len(self.own))])
+
+    @contextmanager
+    def own_shown(self) -> Iterator[None]:
+        """Let the groups show the optimizer's own rates, and keep what becomes of them."""
+        self.restore(self.own)
+        try:
+            yield
+        finally:
+            self.own = [_rate(group) for group in self.optimizer.param_groups]
+            self.show()
+
+    def restore(self, rates: Sequence[float]) -> None:
+        """Let the groups show these rates."""
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            _set_rate(group, rate)
+
+    @property
+    def shown(self) -> list[float]:
+        """What the groups show."""
+        return [_rate(group) for group in self.optimizer.param_groups]
+
+
+class ModuleScheduler:
+    """A scheduler of the module's own, which steps on the optimizer's own rates, whatever a stage shows.
+
+    In all else it is the scheduler that it stands for.
+
+    Args:
+        scheduler: The scheduler.
+        rates: The rates of its optimizer.
+    """
+
+    def __init__(self, scheduler: Any, rates: Rates) -> None:
+        self.__dict__.update(inner=scheduler, rates=rates, steps=0)
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Step on the optimizer's own rates."""
+        self.__dict__["steps"] += 1
+        with self.rates.own_shown():
+            return self.inner.step(*args, **kwargs)
+
+    def get_last_lr(self) -> list[float]:
+        """The rates that the optimizer's groups show."""
+        return self.rates.shown
+
+    @property
+    def __class__(self) -> type:  # so that `isinstance` in a module's own code sees what the module has built
+        return type(self.inner)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.__dict__["inner"], name)
+        if not (name.startswith("step") and callable(value)):
+            return value
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            with self.rates.own_shown():
+                return value(*args, **kwargs)
+
+        return step
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.inner, name, value)
+
+
+class StageScheduler:
+    """The scheduler of a stage, on optimizers that hold nothing but rates.
+
+    The module's own schedulers keep their numbers in the groups of the real optimizers; here they are not in the
+    way. Momentum that the scheduler moves (``OneCycleLR``) is carried over too.
+
+    Args:
+        factory: What builds the scheduler from an optimizer.
+        rates: The rates of each real optimizer.
+    """
+
+    def __init__(self, factory: SchedulerFactory, rates: Sequence[Rates]) -> None:
+        self.rates = rates
+        self.count = 0
+        self._before = [[_cycled(group) for group in each.optimizer.param_groups] for each in rates]
+        self._optimizers = [_Numbers(each) for each in rates]
+        self._schedulers: list[LRScheduler] = [factory(optimizer) for optimizer in self._optimizers]
+        self.carry_over()
+
+    @property
+    def waits_for_a_metric(self) -> bool:
+        """Whether it steps when a metric is looked at, not with epochs or steps."""
+        return any(isinstance(each, ReduceLROnPlateau) for each in self._schedulers)
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that the scheduler itself names, as Lightning's ``ReduceLROnPlateau`` does."""
+        return next((name for each in self._schedulers if (name := getattr(each, "monitor", None))), None)
+
+    def advance(self, count: int) -> None:
+        """Step until there were ``count`` steps since the stage's start."""
+        while self.count < count:
+            self._step()
+
+    def look(self, value: float) -> None:
+        """Step on a metric."""
+        self._step(value)
+
+    def _step(self, *metric: float) -> None:
+        self.count += 1
+        for optimizer, scheduler in zip(self._optimizers, self._schedulers, strict=True):
+            optimizer.step()  # torch warns of a scheduler that steps before its optimizer
+            scheduler.step(*metric)  # type: ignore[arg-type]
+        self.carry_over()
+
+    def carry_over(self) -> None:
+        """Give the rates, and momentum that was moved, to the real optimizers."""
+        for optimizer, each in zip(self._optimizers, self.rates, strict=True):
+            each.scheduled = [_rate(group) for group in optimizer.param_groups]
+            if any(getattr(scheduler, "cycle_momentum", False) for scheduler in self._schedulers):
+                for ours, theirs in zip(optimizer.param_groups, each.optimizer.param_groups, strict=True):
+                    theirs.update(_cycled(ours))
+            each.show()
+
+    def end(self) -> None:
+        """Give back the momentum that was there before."""
+        for each, before in zip(self.rates, self._before, strict=True):
+            each.scheduled = None
+            for group, options in zip(each.optimizer.param_groups, before, strict=True):
+                group.update(options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the scheduler is."""
+        groups = [
+            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            for optimizer in self._optimizers
+        ]
+        schedulers = [scheduler.state_dict() for scheduler in self._schedulers]
+        return {"count": self.count, "groups": groups, "schedulers": schedulers, "before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.count = state["count"]
+        self._before = state["before"]
+        for optimizer, groups in zip(self._optimizers, state["groups"], strict=True):
+            for group, saved in zip(optimizer.param_groups, groups, strict=True):
+                group.update(saved)
+        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        self.carry_over()
+
+
+class _Numbers(Optimizer):
+    """An optimizer of rates alone: its parameters are nobody's."""
+
+    def __init__(self, rates: Rates) -> None:
+        real = rates.optimizer
+        self.given = {name: real.defaults[name] for name in _CYCLED if name in real.defaults}
+        groups = [
+            {"params": [nn.Parameter(torch.zeros(1))], "lr": rates.stage_rate(place)}
+            for place in range(len(real.param_groups))
+        ]
+        super().__init__(groups, {"lr": 0.0, **self.given})
+
+    @override
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        return None
+
+
+def _cycled(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: group[name] for name in _CYCLED if name in group}
+
+
+def _rate(group: dict[str, Any]) -> float:
+    return float(group["lr"])
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate

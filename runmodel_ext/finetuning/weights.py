@@ -1,0 +1,29 @@
+"""The best weights of a stage, kept in memory and in checkpoints."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from runmodel_ext.finetuning.plan import Plan
+
+
+def keep_weights(plan: Plan, index: int, model: nn.Module) -> dict[str, Tensor]:
+    """Copy what a stage can change: the parameters that train in it, and all buffers."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in _changing(plan, index, model)}
+
+
+@torch.no_grad()
+def put_back(kept: dict[str, Tensor], plan: Plan, index: int, model: nn.Module) -> None:
+    """Give a model back what :func:`keep_weights` copied."""
+    for name, tensor in _changing(plan, index, model):
+        if name in kept:
+            tensor.copy_(kept[name])
+
+
+def _changing(plan: Plan, index: int, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for n in sorted(plan.stages[index].trained):
+        leaf = plan.tree.leaves[n]
+        yield f"parameter:{leaf.name}", leaf.parameter
+    for name, buffer in model.named_buffers():
+        yield f"buffer:{name}", buffer
