@@ -2,11 +2,12 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from runmodel_ext._private import begin_with_a_whole_epoch, owe_the_validation, where_saved
@@ -123,7 +124,7 @@ class StagedFinetuning(Callback):
         raise_problems(self._problems_of_length(trainer, steps_per_epoch=None))
         self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers)
         for config, scheduler in zip(trainer.lr_scheduler_configs, self.conductor.schedulers, strict=True):
-            config.scheduler = scheduler
+            config.scheduler = cast(LRScheduler, scheduler)
         self._wrapped = frozenset(
             n for n, leaf in enumerate(self.conductor.plan.tree.leaves) if leaf.parameter.requires_grad
         )
@@ -300,7 +301,7 @@ class StagedFinetuning(Callback):
                       for place in checkpoint.get("runmodel_finetuning", {}).get("owed", ())]  # fmt: skip
 
     def _problems_of_length(self, trainer: Trainer, steps_per_epoch: int | None) -> list[str]:
-        if trainer.fast_dev_run:
+        if getattr(trainer, "fast_dev_run", False):
             return []
         max_epochs = None if trainer.max_epochs in (None, -1) else trainer.max_epochs
         max_steps = None if trainer.max_steps == -1 else trainer.max_steps
@@ -381,7 +382,7 @@ class StagedFinetuning(Callback):
             scheduler = self._on.schedulers[place]
             value = trainer.callback_metrics.get(str(trainer.lr_scheduler_configs[place].monitor))
             if scheduler.steps == steps and value is not None:
-                pl_module.lr_scheduler_step(scheduler, value)
+                pl_module.lr_scheduler_step(cast(LRScheduler, scheduler), value)
 
     def _see(self, trainer: Trainer) -> None:
         """Keep the metrics that are watched, which Lightning forgets at a resume."""
@@ -444,7 +445,7 @@ class StagedFinetuning(Callback):
 def _problems_of_company(own: Callback, trainer: Trainer) -> list[str]:
     """Callbacks, strategies and optimizers beside which the stages cannot work."""
     problems = []
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # which Trainer gets from a connector
         for cls in type(callback).__mro__:
             if callback is not own and cls.__name__ in _RIVALS:
                 name = type(callback).__name__

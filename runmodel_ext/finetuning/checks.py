@@ -155,13 +155,7 @@ def _never_first(stage: Stage, length: Length) -> Iterator[str]:
 def _of_one(stage: Stage) -> Iterator[str]:
     if not isinstance(stage.name, str) or not stage.name.strip():
         yield f"`name` must be a word, but is {stage.name!r}."
-    if not stage.train:
-        yield "`train` names nothing. Name what trains, such as 'head', or '*' for everything."
-    for argument in ("train", "exclude", "train_mode", "eval_mode"):
-        for selector in getattr(stage, argument):
-            problem = problem_in(selector)
-            if problem:
-                yield f"the selector {selector!r} in `{argument}` {problem}."
+    yield from _of_selectors(stage)
     yield from _of_numbers("lr", stage.lr, greater=True)
     yield from _of_numbers("weight_decay", stage.weight_decay, greater=False)
     if stage.layer_decay is not None and not (_is_number(stage.layer_decay) and 0 < stage.layer_decay <= 1):
@@ -170,10 +164,25 @@ def _of_one(stage: Stage) -> Iterator[str]:
         yield from _of_warmup(stage.warmup)
     yield from _of_choice("lr_interval", stage.lr_interval, ("epoch", "step"))
     yield from _of_choice("optimizer_state", stage.optimizer_state, ("keep", "reset"))
-    if stage.lr_scheduler is not None and not callable(stage.lr_scheduler):
-        yield f"`lr_scheduler` must be something that builds a scheduler from an optimizer, but is {stage.lr_scheduler!r}."
+    factory: Any = stage.lr_scheduler
+    if factory is not None and not callable(factory):
+        yield f"`lr_scheduler` must be what builds a scheduler from an optimizer, but is {factory!r}."
     if stage.until is not None:
         yield from _of_until(stage.until)
+    yield from _of_best(stage)
+
+
+def _of_selectors(stage: Stage) -> Iterator[str]:
+    if not stage.train:
+        yield "`train` names nothing. Name what trains, such as 'head', or '*' for everything."
+    for argument in ("train", "exclude", "train_mode", "eval_mode"):
+        for selector in getattr(stage, argument):
+            problem = problem_in(selector)
+            if problem:
+                yield f"the selector {selector!r} in `{argument}` {problem}."
+
+
+def _of_best(stage: Stage) -> Iterator[str]:
     if isinstance(stage.restore_best, Best):
         yield from _of_choice("restore_best.mode", stage.restore_best.mode, ("min", "max"))
     elif stage.restore_best and stage.best is None:

@@ -188,7 +188,10 @@ class _Resolver:
                 "matches, and the first that matches wins. Put it before them."
             )
         what = "a learning rate" if argument == "lr" else "a weight decay"
-        return f"`{argument}` gives {what} to '{selector}', which is frozen in this stage. Train it, or leave the entry out."
+        return (
+            f"`{argument}` gives {what} to '{selector}', which is frozen in this stage. "
+            "Train it, or leave the entry out."
+        )
 
     def _scales(self, trained: frozenset[int]) -> dict[int, float]:
         decay = self.stage.layer_decay

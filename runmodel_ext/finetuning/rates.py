@@ -113,9 +113,9 @@ class ModuleScheduler:
 
     def get_last_lr(self) -> list[float]:
         """The rates that the optimizer's groups show."""
-        return self.rates.shown
+        return list(self.rates.shown)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # so that `isinstance` in a module's own code sees what the module has built
         return type(self.inner)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
 
-from torch import nn
+from torch import Tensor, nn
 
 _WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_forward_module|_fsdp_wrapped_module)(?=\.|$)")
 
@@ -89,7 +89,7 @@ class Tree:
         """Every path that a selector may name."""
         return [*(path for path in self.modules if path), *self._number]
 
-    def number(self, parameter: nn.Parameter) -> int | None:
+    def number(self, parameter: Tensor) -> int | None:
         """The number of a parameter; ``None`` where the model does not hold it."""
         if not self._numbers_by_identity:
             self._numbers_by_identity.update({id(leaf.parameter): place for place, leaf in enumerate(self.leaves)})

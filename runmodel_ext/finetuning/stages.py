@@ -202,7 +202,7 @@ def described(stage: Stage) -> dict[str, Any]:
         >>> described(Stage("head", train="head", lr=1e-3, until=Until(epochs=3)))
         {'name': 'head', 'train': 'head', 'lr': 0.001, 'until': {'epochs': 3}}
     """
-    plain = _described(stage)
+    plain: dict[str, Any] = _described(stage)
     for name in ("train", "exclude", "train_mode", "eval_mode"):
         if len(plain.get(name, ())) == 1:
             plain[name] = plain[name][0]

@@ -93,7 +93,10 @@ def with_scheduler(build: Callable[[Any], Any], interval: str = "epoch", **setti
             {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.05)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": build(optimizer), "interval": interval, **settings}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": build(optimizer), "interval": interval, **settings},
+        }
 
     return lambda: Digits(configure)
 
@@ -138,7 +141,11 @@ def moments(batches: int = BATCHES, epochs: int = EPOCHS) -> list[tuple[str, int
     """Forty moments: most batches' ends, and the ends of validations and epochs."""
     ends = [batches * epoch for epoch in range(1, epochs)]
     several = [("batch", step) for step in range(1, batches * (epochs - 1) + 2) if step % 7 in (0, 1, 2, 4, 5, 6)]
-    return [*several[: 40 - 2 * len(ends)], *(("validation", step) for step in ends), *(("epoch", step) for step in ends)]
+    return [
+        *several[: 40 - 2 * len(ends)],
+        *(("validation", step) for step in ends),
+        *(("epoch", step) for step in ends),
+    ]
 
 
 def final_state(trainer: Trainer) -> dict[str, Any]:
@@ -163,7 +170,9 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     if isinstance(one, (list, tuple)):
         if len(one) != len(other):
             return [f"{place} (length)"]
-        return [each for n, (a, b) in enumerate(zip(one, other, strict=True)) for each in differences(a, b, f"{place}/{n}")]
+        return [
+            each for n, (a, b) in enumerate(zip(one, other, strict=True)) for each in differences(a, b, f"{place}/{n}")
+        ]
     return [] if one == other or callable(one) else [f"{place}: {one!r} {other!r}"]
 
 
@@ -201,7 +210,14 @@ BY_STEPS = [
     Stage("all", train="*", exclude="type:BatchNorm2d"),
 ]
 BY_PLATEAU = [
-    Stage("head", train="net.head", lr=0.05, until=Until(epochs=3, plateau=Plateau("val/loss", patience=1, min_delta=0.2))),
-    Stage("top", train=["net.head", "net.body"], lr=0.05, until=Until(plateau=Plateau("val/loss", patience=1, min_delta=0.3))),
+    Stage(
+        "head", train="net.head", lr=0.05, until=Until(epochs=3, plateau=Plateau("val/loss", patience=1, min_delta=0.2))
+    ),
+    Stage(
+        "top",
+        train=["net.head", "net.body"],
+        lr=0.05,
+        until=Until(plateau=Plateau("val/loss", patience=1, min_delta=0.3)),
+    ),
     Stage("all", train="*", lr=0.003),
 ]
