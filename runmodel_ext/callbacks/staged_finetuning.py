@@ -24,6 +24,7 @@ from runmodel_ext.finetuning import (
     fit_checkpoint,
     problem_of_strategy,
     problems_of_length,
+    problems_of_stages,
     raise_problems,
     stage_to_go_on_with,
     wrap_again,
@@ -116,13 +117,20 @@ class StagedFinetuning(Callback):
     # ---- the fit's start -------------------------------------------------------------------------------------------
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # before another callback of those that cannot be beside this one touches the model
+            raise_problems(_problems_of_company(self, trainer))
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        raise_problems(_problems_of_company(self, trainer))
         before = self._progress_in_memory(trainer)
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._declared = self._stages_for(pl_module)
-        raise_problems(self._problems_of_length(trainer, steps_per_epoch=None))
-        self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers)
+        self.conductor = None
+        problems = [*_problems_of_company(self, trainer), *_problems_of_optimizers(trainer)]
+        if not problems_of_stages(self._declared):
+            problems += self._problems_of_length(trainer, steps_per_epoch=None)
+        self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers, problems)
         for config, scheduler in zip(trainer.lr_scheduler_configs, self.conductor.schedulers, strict=True):
             config.scheduler = cast(LRScheduler, scheduler)
         self._wrapped = frozenset(
@@ -233,16 +241,13 @@ class StagedFinetuning(Callback):
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        if self.conductor is None or self.conductor.progress.index < 0:
-            return {}
-        stages = [described(stage) for stage in self._declared]
-        return {"stages": stages, "seen": dict(self._seen), **self.conductor.state_dict()}
-
-    @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or self.conductor is None or self.conductor.progress.index < 0:
             return
+        # Not in `state_dict`, at which Lightning would refuse a second callback of this kind in words of its own.
+        stages = [described(stage) for stage in self._declared]
+        state = {"stages": stages, "seen": dict(self._seen), **self.conductor.state_dict()}
+        checkpoint.setdefault("callbacks", {})[self.state_key] = state
         saved = where_saved(checkpoint, trainer.num_training_batches)
         checkpoint["runmodel_finetuning"] = {
             "validation_due": saved.before_validation and _validation_is_due(trainer),
@@ -306,17 +311,10 @@ class StagedFinetuning(Callback):
         max_epochs = None if trainer.max_epochs in (None, -1) else trainer.max_epochs
         max_steps = None if trainer.max_steps == -1 else trainer.max_steps
         length = Length(max_epochs, max_steps, steps_per_epoch, _looks_per_epoch(trainer))
-        problems = []
-        for stage in self._declared:
-            if stage.until is not None and stage.until.fraction is not None and not length.limited:
-                problems.append(
-                    f"Stage '{stage.name}': `until.fraction` needs a fit with an end, but the Trainer has neither "
-                    "max_epochs nor max_steps. Set one of them."
-                )
         progress = self.conductor.progress if self.conductor is not None else None
         if progress is None or progress.index < 0:
-            return [*problems, *problems_of_length(self._declared, length)]
-        return [*problems, *problems_of_length(self._declared, length, progress.index, progress.epoch, progress.step)]
+            return problems_of_length(self._declared, length, 0, trainer.current_epoch, trainer.global_step)
+        return problems_of_length(self._declared, length, progress.index, progress.epoch, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
         if self._sentinel.training:  # somebody has called `train()` on the model
@@ -443,7 +441,7 @@ class StagedFinetuning(Callback):
 
 
 def _problems_of_company(own: Callback, trainer: Trainer) -> list[str]:
-    """Callbacks, strategies and optimizers beside which the stages cannot work."""
+    """Callbacks and strategies beside which the stages cannot work."""
     problems = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # which Trainer gets from a connector
         for cls in type(callback).__mro__:
@@ -455,7 +453,11 @@ def _problems_of_company(own: Callback, trainer: Trainer) -> list[str]:
                     problems.append(problem)
                 break
     strategy = problem_of_strategy(trainer)
-    problems += [strategy] if strategy else []
+    return [*problems, strategy] if strategy else problems
+
+
+def _problems_of_optimizers(trainer: Trainer) -> list[str]:
+    problems = []
     for optimizer in trainer.optimizers:
         name = type(optimizer).__name__
         if name in _OPTIMIZERS:

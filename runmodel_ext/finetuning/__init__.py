@@ -1,7 +1,7 @@
 """Staged fine-tuning: what a user declares, what it means for a model, and what carries it out."""
 
 from runmodel_ext.finetuning.blocks import find_blocks
-from runmodel_ext.finetuning.checks import Length, problems_of_length, raise_problems
+from runmodel_ext.finetuning.checks import Length, problems_of_length, problems_of_stages, raise_problems
 from runmodel_ext.finetuning.conductor import Conductor
 from runmodel_ext.finetuning.plan import Plan, make_plan
 from runmodel_ext.finetuning.progress import Position, Progress
@@ -37,6 +37,7 @@ __all__ = [
     "print_plan",
     "problem_of_strategy",
     "problems_of_length",
+    "problems_of_stages",
     "raise_problems",
     "stage_to_go_on_with",
     "wrap_again",

@@ -63,8 +63,7 @@ def problems_of_stages(stages: Sequence[Stage]) -> list[str]:
         if count > 1:
             problems.append(f"{count} stages are called '{name}'. Give each its own name.")
     for place, stage in enumerate(stages):
-        label = f"Stage '{stage.name}'"
-        problems += [f"{label}: {problem}" for problem in _of_one(stage)]
+        problems += problems_of_stage(stage)
         endless = stage.until is None or not _conditions(stage.until)
         if endless and place + 1 < len(stages):
             problems.append(
@@ -92,7 +91,7 @@ def problems_of_length(
         ["Stage 'all' can never begin: those before it take 8 epochs or more, and the fit ends after 6 epochs \
 (max_epochs). Make them shorter or the fit longer."]
     """
-    problems = []
+    problems = _endless_fractions(stages[first:], length)
     epochs, steps = float(epoch), float(step)
     for place in range(first, len(stages)):
         stage = stages[place]
@@ -111,9 +110,20 @@ def problems_of_length(
     return problems
 
 
+def _endless_fractions(stages: Sequence[Stage], length: Length) -> list[str]:
+    if length.limited:
+        return []
+    return [
+        f"Stage '{stage.name}': `until.fraction` needs a fit with an end, but the Trainer has neither max_epochs nor "
+        "max_steps. Set one of them."
+        for stage in stages
+        if stage.until is not None and stage.until.fraction is not None
+    ]
+
+
 def _passed_end(epochs: float, steps: float, length: Length) -> str | None:
     if length.epochs is not None and epochs >= length.epochs - 1e-9:
-        return f"{epochs:g} epochs or more, and the fit ends after {length.epochs} epochs (max_epochs)"
+        return f"{epochs:.3g} epochs or more, and the fit ends after {length.epochs} epochs (max_epochs)"
     if length.steps is not None and steps >= length.steps - 1e-9:
         return f"{steps:g} steps or more, and the fit ends after {length.steps} steps (max_steps)"
     return None
@@ -150,6 +160,11 @@ def _never_first(stage: Stage, length: Length) -> Iterator[str]:
             f"{until.epochs} epochs, in which '{until.plateau.monitor}' is looked at "
             f"{until.epochs * length.looks_per_epoch:g} times. Lower `patience`, or leave one of the two out."
         )
+
+
+def problems_of_stage(stage: Stage) -> list[str]:
+    """What is wrong with one stage by itself."""
+    return [f"Stage '{stage.name}': {problem}" for problem in _of_one(stage)]
 
 
 def _of_one(stage: Stage) -> Iterator[str]:

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from runmodel_ext._private import forget_size, inner_schedulers
-from runmodel_ext.errors import ScheduleError
 from runmodel_ext.finetuning.checks import raise_problems
 from runmodel_ext.finetuning.groups import Layout, layouts_of, split_groups, spread_state
-from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, make_plan
+from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, resolve
 from runmodel_ext.finetuning.progress import Position, Progress
-from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler
+from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler, problem_of_scheduler
 from runmodel_ext.finetuning.stages import Stage
 from runmodel_ext.finetuning.weights import keep_weights, put_back
 
@@ -26,6 +25,7 @@ class Conductor:
         model: The model.
         optimizers: Its optimizers; their groups are split in place.
         schedulers: The schedulers of the module's own.
+        problems: What is wrong already, to be said together with what is found here.
 
     Attributes:
         plan: The stages, resolved.
@@ -43,13 +43,20 @@ class Conductor:
     """
 
     def __init__(
-        self, stages: Sequence[Stage], model: nn.Module, optimizers: Sequence[Optimizer], schedulers: Sequence[Any]
+        self,
+        stages: Sequence[Stage],
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        schedulers: Sequence[Any],
+        problems: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.optimizers = list(optimizers)
-        self.plan: Plan = make_plan(stages, model)
-        self.layouts, problems, notes = layouts_of(self.plan, self.optimizers)
-        raise_problems([*problems, *_problems_of_options(self.plan, self.layouts, self.optimizers)])
+        self.plan, found = resolve(stages, model)
+        self.layouts, of_groups, notes = layouts_of(self.plan, self.optimizers)
+        of_options = _problems_of_options(self.plan, self.layouts, self.optimizers)
+        of_schedulers = [p for each in self.plan.stages if (p := problem_of_scheduler(each.stage, self.optimizers))]
+        raise_problems([*problems, *found, *of_groups, *of_options, *of_schedulers])
         self.notes = [*notes, *(f"Stage '{each.stage.name}': {n}" for each in self.plan.stages for n in each.notes)]
         self.original_groups = [[list(group["params"]) for group in each.param_groups] for each in self.optimizers]
         for optimizer, layout in zip(self.optimizers, self.layouts, strict=True):
@@ -70,9 +77,6 @@ class Conductor:
         self._gradient = [leaf.parameter.requires_grad for leaf in self.plan.tree.leaves]
         self._training = {path: module.training for path, module in self.plan.tree.modules.items()}
         self._fresh = self._fresh_state() if any(each.optimizer_state == "reset" for each in stages) else {}
-        for planned in self.plan.stages:
-            if planned.stage.lr_scheduler is not None:
-                self._try_scheduler(planned)
 
     @property
     def current(self) -> PlannedStage:
@@ -336,33 +340,6 @@ class Conductor:
                 if number is not None:
                     fresh[number] = copy.deepcopy(state)
         return fresh
-
-    def _try_scheduler(self, planned: PlannedStage) -> None:
-        """Build a stage's scheduler once before anything is trained, so that a mistake in it comes to light."""
-        stage = planned.stage
-        assert stage.lr_scheduler is not None
-        index = self.plan.stages.index(planned)
-        self.progress.index = index
-        for place, each in enumerate(self.rates):
-            each.treatments = self._treatments(place)
-        shown = [each.shown for each in self.rates]
-        try:
-            tried = StageScheduler(stage.lr_scheduler, self.rates)
-        except Exception as error:
-            raise ScheduleError(
-                f"Stage '{stage.name}': `lr_scheduler` cannot be built: {type(error).__name__}: {error}"
-            ) from error
-        finally:
-            self.progress.index = -1
-        tried.end()
-        for each, rates in zip(self.rates, shown, strict=True):
-            each.treatments = ()
-            each.restore(rates)
-        if tried.waits_for_a_metric and tried.monitor is None and not stage.monitors:
-            raise ScheduleError(
-                f"Stage '{stage.name}': its `lr_scheduler` waits for a metric, but none is named. Name one in `until`, "
-                "or take `lightning.pytorch.cli.ReduceLROnPlateau`, which has a `monitor`."
-            )
 
 
 def _problems_of_options(plan: Plan, layouts: Sequence[Layout], optimizers: Sequence[Optimizer]) -> list[str]:

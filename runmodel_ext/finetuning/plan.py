@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from runmodel_ext.finetuning.blocks import find_blocks
-from runmodel_ext.finetuning.checks import problems_of_stages, raise_problems
-from runmodel_ext.finetuning.selection import Leaf, Selection, Tree
+from runmodel_ext.finetuning.checks import problems_of_stage, problems_of_stages, raise_problems
+from runmodel_ext.finetuning.selection import Leaf, Selection, Tree, problem_in
 from runmodel_ext.finetuning.stages import Stage
 
 
@@ -85,20 +85,29 @@ def make_plan(stages: Sequence[Stage], model: nn.Module) -> Plan:
         >>> sorted(plan.stages[0].trained), sorted(plan.stages[0].in_eval)
         ([2, 3], ['0'])
     """
+    plan, problems = resolve(stages, model)
+    raise_problems(problems)
+    return plan
+
+
+def resolve(stages: Sequence[Stage], model: nn.Module) -> tuple[Plan, list[str]]:
+    """Resolve stages against a model, and say what is wrong; then the plan holds only the stages that can be read."""
     problems = problems_of_stages(stages)
-    if problems and not all(isinstance(stage, Stage) for stage in stages):
-        raise_problems(problems)
     tree = Tree.of(model)
     lazy = [leaf.name for leaf in tree.leaves if isinstance(leaf.parameter, nn.parameter.UninitializedParameter)]
     if lazy:
         problems.append(f"The parameter '{lazy[0]}' has no shape yet. Run a batch through the model before the fit.")
-    resolvers = [_Resolver(stage, tree, model) for stage in stages] if not problems else []
-    if problems:  # what the model says to the other selectors is worth as much, as far as they can be read
-        readable = [stage for stage in stages if not problems_of_stages([stage])]
-        resolvers = [_Resolver(stage, tree, model) for stage in readable] if not lazy else []
-    planned = [resolver.resolve() for resolver in resolvers]
-    raise_problems([*problems, *(problem for resolver in resolvers for problem in resolver.problems)])
-    return Plan(tree, tuple(planned))
+        return Plan(tree, ()), problems
+    planned = []
+    for stage in stages:
+        if isinstance(stage, Stage):
+            resolver = _Resolver(stage, tree, model)
+            if problems_of_stage(stage):
+                resolver.look_at_selectors()
+            else:
+                planned.append(resolver.resolve())
+            problems += resolver.problems
+    return Plan(tree, tuple(planned)), problems
 
 
 class _Resolver:
@@ -129,6 +138,13 @@ class _Resolver:
         self._note_shared(named, excluded, trained)
         self._note_thawed(trained)
         return PlannedStage(stage, treatments, self._in_eval(named, excluded, trained), tuple(self.notes))
+
+    def look_at_selectors(self) -> None:
+        """Say which selectors name nothing, where other faults of the stage stand in the way of more."""
+        for argument in ("train", "exclude", "train_mode", "eval_mode"):
+            sound = [each for each in getattr(self.stage, argument) if problem_in(each) is None]
+            for selector in self.tree.select(sound).unmatched:
+                self._complain(self._unmatched(selector, argument))
 
     def _complain(self, problem: str) -> None:
         self.problems.append(f"Stage '{self.stage.name}': {problem}")

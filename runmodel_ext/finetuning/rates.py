@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from typing_extensions import override
 
 from runmodel_ext.finetuning.plan import Treatment
-from runmodel_ext.finetuning.stages import SchedulerFactory
+from runmodel_ext.finetuning.stages import SchedulerFactory, Stage
 
 _CYCLED = ("momentum", "betas")  # what OneCycleLR and CyclicLR move beside the rate
 
@@ -49,10 +49,13 @@ class Rates:
             if highest is not None and scheduler.optimizer is self.optimizer:
                 self.reference = [float(rate) for rate in highest]
 
-    def stage_rate(self, place: int) -> float:
-        """The rate with which the stage begins in a group, before a warm-up."""
-        treatment = self.treatments[place]
-        return (self.reference[place] if treatment.lr is None else treatment.lr) * treatment.scale
+    @property
+    def stage_rates(self) -> list[float]:
+        """The rate with which the stage begins in each group, before a warm-up."""
+        return [
+            (reference if treatment.lr is None else treatment.lr) * treatment.scale
+            for reference, treatment in zip(self.reference, self.treatments, strict=True)
+        ]
 
     def rate(self, place: int) -> float:
         """The rate of a group now; 0 where it is frozen."""
@@ -149,7 +152,7 @@ class StageScheduler:
         self.rates = rates
         self.count = 0
         self._before = [[_cycled(group) for group in each.optimizer.param_groups] for each in rates]
-        self._optimizers = [_Numbers(each) for each in rates]
+        self._optimizers = [_Numbers(each.optimizer, each.stage_rates) for each in rates]
         self._schedulers: list[LRScheduler] = [factory(optimizer) for optimizer in self._optimizers]
         self.carry_over()
 
@@ -216,17 +219,33 @@ class StageScheduler:
         self.carry_over()
 
 
+def problem_of_scheduler(stage: Stage, optimizers: Sequence[Optimizer]) -> str | None:
+    """Why a stage's own scheduler cannot be used with optimizers, in a sentence; ``None`` where it can.
+
+    It is built once, so that a mistake in it comes to light before anything is trained.
+    """
+    if stage.lr_scheduler is None:
+        return None
+    try:
+        built = [stage.lr_scheduler(_Numbers(each, [1.0] * len(each.param_groups))) for each in optimizers]
+    except Exception as error:  # whatever the user's own code raises
+        return f"Stage '{stage.name}': `lr_scheduler` cannot be built: {type(error).__name__}: {error}."
+    waits = [each for each in built if isinstance(each, ReduceLROnPlateau)]
+    if waits and not stage.monitors and not any(getattr(each, "monitor", None) for each in waits):
+        return (
+            f"Stage '{stage.name}': its `lr_scheduler` waits for a metric, but none is named. Name one in `until`, "
+            "or take `lightning.pytorch.cli.ReduceLROnPlateau`, which has a `monitor`."
+        )
+    return None
+
+
 class _Numbers(Optimizer):
     """An optimizer of rates alone: its parameters are nobody's."""
 
-    def __init__(self, rates: Rates) -> None:
-        real = rates.optimizer
-        self.given = {name: real.defaults[name] for name in _CYCLED if name in real.defaults}
-        groups = [
-            {"params": [nn.Parameter(torch.zeros(1))], "lr": rates.stage_rate(place)}
-            for place in range(len(real.param_groups))
-        ]
-        super().__init__(groups, {"lr": 0.0, **self.given})
+    def __init__(self, real: Optimizer, rates: Sequence[float]) -> None:
+        cycled = {name: real.defaults[name] for name in _CYCLED if name in real.defaults}
+        groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+        super().__init__(groups, {"lr": 0.0, **cycled})
 
     @override
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
