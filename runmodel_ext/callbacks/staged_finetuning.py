@@ -21,7 +21,6 @@ from runmodel_ext.finetuning import (
     are_wrapped,
     changes_between,
     described,
-    fit_checkpoint,
     problem_of_strategy,
     problems_of_length,
     problems_of_stages,
@@ -159,11 +158,11 @@ class StagedFinetuning(Callback):
             begin_with_a_whole_epoch(trainer)
         self._between_epochs = False
         at = self._position(trainer)
+        raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
+        conductor.take_own_rates()
         if conductor.progress.index >= 0:
-            raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
             conductor.apply()
         else:
-            raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
             conductor.begin(0, at)
         if self._seen:
             trainer.callback_metrics.update(
@@ -246,7 +245,8 @@ class StagedFinetuning(Callback):
             return
         # Not in `state_dict`, at which Lightning would refuse a second callback of this kind in words of its own.
         stages = [described(stage) for stage in self._declared]
-        state = {"stages": stages, "seen": dict(self._seen), **self.conductor.state_dict()}
+        others = self.conductor.merge_into(checkpoint)
+        state = {"stages": stages, "seen": dict(self._seen), "others": others, **self.conductor.state_dict()}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         saved = where_saved(checkpoint, trainer.num_training_batches)
         checkpoint["runmodel_finetuning"] = {
@@ -286,24 +286,23 @@ class StagedFinetuning(Callback):
             return
         conductor = self._on
         saved = (checkpoint.get("callbacks") or {}).get(self.state_key)
-        stages = [described(stage) for stage in self._declared]
-        groups = conductor.state_dict()["groups"]
-        owners = conductor.scheduler_owners
-        if not saved:
+        if saved:
+            stages = [described(stage) for stage in self._declared]
+            changes = changes_between(saved["stages"], stages)
+            if changes:
+                index = stage_to_go_on_with(saved["stages"], stages, saved["progress"]["index"])
+                log.warning("The stages have changed since the checkpoint was saved: %s.", "; ".join(changes))
+                # A scheduler of the stage's begins again, and goes to the place where it would be.
+                progress = {**saved["progress"], "index": index}
+                saved = {**saved, "progress": progress, "scheduler": None}
+            conductor.load_state_dict(saved)
+            conductor.hold_members(conductor.progress.index)
+            self._seen = dict(saved["seen"])
+            owed = checkpoint.get("runmodel_finetuning", {}).get("owed", ())
+            self._owed = [(place, conductor.schedulers[place].steps) for place in owed]
+        else:
             log.info("The checkpoint knows no stages: stage '%s' begins now.", self._declared[0].name)
-            fit_checkpoint(checkpoint, conductor.original_names(), groups, owners)
-            return
-        changes = changes_between(saved["stages"], stages)
-        if changes:
-            index = stage_to_go_on_with(saved["stages"], stages, saved["progress"]["index"])
-            log.warning("The stages have changed since the checkpoint was saved: %s.", "; ".join(changes))
-            sources = fit_checkpoint(checkpoint, saved["groups"], groups, owners)
-            saved = conductor.adapted(saved, index, sources)
-        conductor.load_state_dict(saved)
-        conductor.hold_members(conductor.progress.index)
-        self._seen = dict(saved["seen"])
-        self._owed = [(place, conductor.schedulers[place].steps)
-                      for place in checkpoint.get("runmodel_finetuning", {}).get("owed", ())]  # fmt: skip
+        conductor.split_in(checkpoint, saved["others"] if saved else ())
 
     def _problems_of_length(self, trainer: Trainer, steps_per_epoch: int | None) -> list[str]:
         if getattr(trainer, "fast_dev_run", False):

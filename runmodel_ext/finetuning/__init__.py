@@ -6,7 +6,7 @@ from runmodel_ext.finetuning.conductor import Conductor
 from runmodel_ext.finetuning.plan import Plan, make_plan
 from runmodel_ext.finetuning.progress import Position, Progress
 from runmodel_ext.finetuning.replicas import are_wrapped, problem_of_strategy, wrap_again
-from runmodel_ext.finetuning.resume import changes_between, fit_checkpoint, stage_to_go_on_with
+from runmodel_ext.finetuning.resume import changes_between, stage_to_go_on_with
 from runmodel_ext.finetuning.schedules import Schedule, gradual_unfreezing, linear_probe_then_finetune
 from runmodel_ext.finetuning.stages import Best, Plateau, Reaches, Stage, Until, Warmup, described
 from runmodel_ext.finetuning.table import COLUMNS, plan_rows, print_plan
@@ -29,7 +29,6 @@ __all__ = [
     "changes_between",
     "described",
     "find_blocks",
-    "fit_checkpoint",
     "gradual_unfreezing",
     "linear_probe_then_finetune",
     "make_plan",

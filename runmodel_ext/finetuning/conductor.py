@@ -13,6 +13,7 @@ from runmodel_ext.finetuning.groups import Layout, layouts_of, split_groups, spr
 from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, resolve
 from runmodel_ext.finetuning.progress import Position, Progress
 from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler, problem_of_scheduler
+from runmodel_ext.finetuning.saved_states import OriginalGroups
 from runmodel_ext.finetuning.stages import Stage
 from runmodel_ext.finetuning.weights import keep_weights, put_back
 
@@ -58,7 +59,10 @@ class Conductor:
         of_schedulers = [p for each in self.plan.stages if (p := problem_of_scheduler(each.stage, self.optimizers))]
         raise_problems([*problems, *found, *of_groups, *of_options, *of_schedulers])
         self.notes = [*notes, *(f"Stage '{each.stage.name}': {n}" for each in self.plan.stages for n in each.notes)]
-        self.original_groups = [[list(group["params"]) for group in each.param_groups] for each in self.optimizers]
+        self.originals = [
+            OriginalGroups(self.plan, optimizer, layout)
+            for optimizer, layout in zip(self.optimizers, self.layouts, strict=True)
+        ]
         for optimizer, layout in zip(self.optimizers, self.layouts, strict=True):
             split_groups(self.plan, optimizer, layout)
             for scheduler in schedulers:
@@ -175,31 +179,43 @@ class Conductor:
         """Whether all metrics that the stage watches are there."""
         return all(name in values for name in self.monitors)
 
-    @property
-    def scheduler_owners(self) -> list[int]:
-        """For each of the module's schedulers, the number of its optimizer."""
-        return [[each is s.optimizer for each in self.optimizers].index(True) for s in self.schedulers]
+    def merge_into(self, checkpoint: Any) -> list[dict[str, Any]]:
+        """Give a checkpoint's optimizers and schedulers the states that they would have with the user's own groups.
 
-    def original_names(self) -> list[list[list[str]]]:
-        """For each optimizer, the names of the parameters in each of the user's groups, before the split."""
-        numbers = self.plan.tree.number
-        return [
-            [self._names([-1 if (n := numbers(p)) is None else n for p in group]) for group in groups]
-            for groups in self.original_groups
-        ]
-
-    def adapted(self, state: Mapping[str, Any], index: int, sources: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """The state of another schedule, made to fit this one.
-
-        Args:
-            state: What that schedule's conductor gave as its state.
-            index: The number of the stage here in which it was.
-            sources: For each optimizer and each of its groups, the number of the group that it was there.
+        Returns:
+            For each optimizer, what does not fit there: the states of parameters that it did not hold, by name.
         """
-        own = [[rates[place] for place in source] for rates, source in zip(state["own"], sources, strict=True)]
-        progress = {**state["progress"], "index": index}
-        # A scheduler of the stage's begins again, and goes to the place where it would be.
-        return {**state, "own": own, "progress": progress, "scheduler": None}
+        others = []
+        for place, original in enumerate(self.originals):
+            state: Any = checkpoint["optimizer_states"][place]
+            other: dict[str, Any] = {}
+            if state:
+                checkpoint["optimizer_states"][place], other = original.merged(state, self.rates[place].own)
+            others.append(other)
+        for place, original in enumerate(self._originals_of_schedulers()):
+            checkpoint["lr_schedulers"][place] = original.merged_scheduler(checkpoint["lr_schedulers"][place])
+        return others
+
+    def split_in(self, checkpoint: Any, others: Sequence[Mapping[str, Any]]) -> None:
+        """Give a checkpoint's optimizers and schedulers the states that the split groups load."""
+        for place, original in enumerate(self.originals):
+            if place < len(checkpoint["optimizer_states"]):
+                other = others[place] if place < len(others) else {}
+                checkpoint["optimizer_states"][place] = original.split(checkpoint["optimizer_states"][place], other)
+        for place, original in enumerate(self._originals_of_schedulers()):
+            if place < len(checkpoint["lr_schedulers"]):
+                checkpoint["lr_schedulers"][place] = original.split_scheduler(checkpoint["lr_schedulers"][place])
+
+    def take_own_rates(self) -> None:
+        """Take the rates that the groups show for the optimizer's own, as after a checkpoint was restored."""
+        for each in self.rates:
+            each.own = each.shown
+
+    def _originals_of_schedulers(self) -> list[OriginalGroups]:
+        return [
+            next(each for each in self.originals if each.optimizer is scheduler.optimizer)
+            for scheduler in self.schedulers
+        ]
 
     def end(self) -> None:
         """Give the model the best weights of the last stage, where it asks for them."""
@@ -242,9 +258,6 @@ class Conductor:
         """All that a resumed fit needs, in plain words, numbers and tensors."""
         return {
             "progress": self.progress.state_dict(),
-            "own": [list(each.own) for each in self.rates],
-            "groups": [[self._names(part.leaves) for part in layout.parts] for layout in self.layouts],
-            "members": self._members(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "best": dict(self.best),
         }
@@ -253,8 +266,6 @@ class Conductor:
         """Go on from there; the optimizers and schedulers are restored apart from this."""
         self.progress.load_state_dict(state["progress"])
         self.best = dict(state["best"])
-        for each, own in zip(self.rates, state["own"], strict=True):
-            each.own = list(own)
         if state["scheduler"] is not None and self.current.stage.lr_scheduler is not None:
             for place, each in enumerate(self.rates):
                 each.treatments = self._treatments(place)
@@ -266,18 +277,6 @@ class Conductor:
         for layout, optimizer in zip(self.layouts, self.optimizers, strict=True):
             if layout.whole:
                 self._hold_members(layout, optimizer, index)
-
-    def _names(self, leaves: Sequence[int]) -> list[str]:
-        return [self.plan.tree.leaves[n].name if n >= 0 else "" for n in leaves]
-
-    def _members(self) -> list[list[str] | None]:
-        numbers = self.plan.tree.number
-        return [
-            self._names([-1 if (n := numbers(p)) is None else n for p in optimizer.param_groups[0]["params"]])
-            if layout.whole
-            else None
-            for layout, optimizer in zip(self.layouts, self.optimizers, strict=True)
-        ]
 
     def _rates_of(self, optimizer: Optimizer) -> Rates:
         return next(each for each in self.rates if each.optimizer is optimizer)

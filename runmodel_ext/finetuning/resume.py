@@ -1,10 +1,9 @@
-"""A checkpoint of another schedule, or of none, made to fit the one that goes on with it."""
+"""A checkpoint of another schedule than the one that goes on with it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runmodel_ext.errors import ScheduleError
-from runmodel_ext.finetuning.groups import spread_state
 
 
 def changes_between(saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -58,78 +57,6 @@ def stage_to_go_on_with(saved: Sequence[Mapping[str, Any]], now: Sequence[Mappin
             f"after it now. Put it before '{name}', or give it a new name to train it again."
         )
     return place
-
-
-def fit_checkpoint(
-    checkpoint: Any,
-    saved_groups: Sequence[Sequence[Sequence[str]]],
-    groups: Sequence[Sequence[Sequence[str]]],
-    scheduler_owners: Sequence[int],
-) -> list[list[int]]:
-    """Rearrange the states of optimizers and schedulers in a checkpoint for other parameter groups, in place.
-
-    Args:
-        checkpoint: A Lightning checkpoint.
-        saved_groups: For each optimizer, the names of the parameters in each of its groups when it was saved.
-        groups: The same, as it is now.
-        scheduler_owners: For each scheduler, the number of its optimizer.
-
-    Returns:
-        For each optimizer and each of its groups now, the number of the group that it was.
-    """
-    sources = []
-    for place, now in enumerate(groups):
-        saved = saved_groups[place] if place < len(saved_groups) else []
-        sources.append([_group_before(names, saved) for names in now])
-        if [list(names) for names in saved] == [list(names) for names in now]:
-            continue
-        state = checkpoint["optimizer_states"][place]
-        checkpoint["optimizer_states"][place] = _rearranged(state, saved, now, sources[-1])
-    for place, owner in enumerate(scheduler_owners):
-        if place < len(checkpoint.get("lr_schedulers", ())):
-            state = checkpoint["lr_schedulers"][place]
-            checkpoint["lr_schedulers"][place] = spread_state(state, sources[owner], len(saved_groups[owner]))
-    return sources
-
-
-def _rearranged(
-    state: Mapping[str, Any],
-    saved: Sequence[Sequence[str]],
-    now: Sequence[Sequence[str]],
-    source: Sequence[int],
-) -> dict[str, Any]:
-    old_groups = state["param_groups"]
-    numbers = {
-        key: number
-        for keys, group in zip(_keys(saved), old_groups, strict=True)
-        for key, number in zip(keys, group["params"], strict=True)
-    }
-    states: dict[int, Any] = {}
-    fresh_groups = []
-    count = 0
-    for place, keys in enumerate(_keys(now)):
-        members = list(range(count, count + len(keys)))
-        count += len(keys)
-        states.update({new: state["state"][numbers[key]] for new, key in zip(members, keys, strict=True)
-                       if key in numbers and numbers[key] in state["state"]})  # fmt: skip
-        fresh_groups.append({**old_groups[source[place]], "params": members})
-    return {**state, "state": states, "param_groups": fresh_groups}
-
-
-def _keys(groups: Sequence[Sequence[str]]) -> list[list[tuple[str, int]]]:
-    """Names made unique: a parameter that the model does not hold has none, and is known by its place."""
-    strangers = 0
-    keys: list[list[tuple[str, int]]] = []
-    for names in groups:
-        keys.append([])
-        for name in names:
-            strangers += not name
-            keys[-1].append((name, 0 if name else strangers))
-    return keys
-
-
-def _group_before(names: Sequence[str], saved: Sequence[Sequence[str]]) -> int:
-    return next((place for place, group in enumerate(saved) if set(names) & set(group)), 0)
 
 
 def _word(value: Any) -> str:
