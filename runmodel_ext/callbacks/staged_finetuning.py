@@ -1,11 +1,11 @@
 """Change what trains at which learning rate, and when."""
 
-import logging
 import math
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
@@ -28,8 +28,6 @@ from runmodel_ext.finetuning import (
     stage_to_go_on_with,
     wrap_again,
 )
-
-log = logging.getLogger(__name__)
 
 #: Callbacks that decide on the same parameters, or the same rates, by the name of their class.
 _RIVALS = {
@@ -127,7 +125,7 @@ class StagedFinetuning(Callback):
         self._declared = self._stages_for(pl_module)
         self.conductor = None
         problems = [*_problems_of_company(self, trainer), *_problems_of_optimizers(trainer)]
-        if not problems_of_stages(self._declared):
+        if before is None and not problems_of_stages(self._declared):
             problems += self._problems_of_length(trainer, steps_per_epoch=None)
         self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers, problems)
         for config, scheduler in zip(trainer.lr_scheduler_configs, self.conductor.schedulers, strict=True):
@@ -291,7 +289,7 @@ class StagedFinetuning(Callback):
             changes = changes_between(saved["stages"], stages)
             if changes:
                 index = stage_to_go_on_with(saved["stages"], stages, saved["progress"]["index"])
-                log.warning("The stages have changed since the checkpoint was saved: %s.", "; ".join(changes))
+                rank_zero_warn(f"The stages have changed since the checkpoint was saved: {'; '.join(changes)}.")
                 # A scheduler of the stage's begins again, and goes to the place where it would be.
                 progress = {**saved["progress"], "index": index}
                 saved = {**saved, "progress": progress, "scheduler": None}
@@ -301,7 +299,7 @@ class StagedFinetuning(Callback):
             owed = checkpoint.get("runmodel_finetuning", {}).get("owed", ())
             self._owed = [(place, conductor.schedulers[place].steps) for place in owed]
         else:
-            log.info("The checkpoint knows no stages: stage '%s' begins now.", self._declared[0].name)
+            rank_zero_info(f"The checkpoint knows no stages: stage '{self._declared[0].name}' begins now.")
         conductor.split_in(checkpoint, saved["others"] if saved else ())
 
     def _problems_of_length(self, trainer: Trainer, steps_per_epoch: int | None) -> list[str]:
@@ -336,7 +334,7 @@ class StagedFinetuning(Callback):
                 )
             passed = conductor.progress.end(conductor.current.stage, at, reason)
             conductor.begin(conductor.progress.index + 1, at)
-            log.info("Stage '%s' ended at step %d: %s.", passed["stage"], at.step, reason)
+            rank_zero_info(f"Stage '{passed['stage']}' ended at step {at.step}: {reason}.")
             self._after_apply(trainer, pl_module)
             self._tell_stage(trainer)
         self._set_rates(at)
@@ -370,7 +368,7 @@ class StagedFinetuning(Callback):
         if reason is not None and not trainer.should_stop:
             conductor.progress.reason = reason
             trainer.should_stop = True
-            log.info("The last stage, '%s', is over: %s.", conductor.current.stage.name, reason)
+            rank_zero_info(f"The last stage, '{conductor.current.stage.name}', is over: {reason}.")
 
     def _pay_schedulers(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step schedulers that wait for a metric: Lightning leaves their step out in the epoch of a resume."""
@@ -420,14 +418,10 @@ class StagedFinetuning(Callback):
         conductor = self._on
         rates = conductor.learning_rates()
         shown = ", ".join(f"{label} {rate:.4g}" for label, rate in rates.items())
-        log.info(
-            "Stage '%s' (%d of %d) is on from epoch %d, step %d; learning rates: %s.",
-            conductor.current.stage.name,
-            conductor.progress.index + 1,
-            len(self._declared),
-            trainer.current_epoch,
-            trainer.global_step,
-            shown,
+        place = f"{conductor.progress.index + 1} of {len(self._declared)}"
+        rank_zero_info(
+            f"Stage '{conductor.current.stage.name}' ({place}) is on from "
+            f"epoch {trainer.current_epoch}, step {trainer.global_step}; learning rates: {shown}."
         )
         metrics = {"stage": float(conductor.progress.index), **{f"lr/{label}": rate for label, rate in rates.items()}}
         for logger in trainer.loggers:

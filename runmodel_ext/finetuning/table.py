@@ -1,7 +1,5 @@
 """The plan of a fine-tuning as a table."""
 
-import logging
-
 from runmodel_ext._tables import print_rows
 from runmodel_ext.finetuning.conductor import Conductor
 from runmodel_ext.finetuning.plan import PlannedStage
@@ -9,7 +7,6 @@ from runmodel_ext.finetuning.selection import Tree
 from runmodel_ext.finetuning.stages import Stage
 
 COLUMNS = ("stage", "trains", "parameters", "share", "learning rate", "until")
-log = logging.getLogger(__name__)
 
 
 def print_plan(conductor: Conductor) -> None:
@@ -79,7 +76,8 @@ def until_in_words(stage: Stage) -> str:
         if until.fraction is not None:
             parts.append(f"{100 * until.fraction:g}% of the fit")
         if until.plateau is not None:
-            parts.append(f"{until.plateau.monitor} flat for {until.plateau.patience} looks")
+            looks = f"{until.plateau.patience} look{'s' * (until.plateau.patience != 1)}"
+            parts.append(f"{until.plateau.monitor} flat for {looks}")
         if until.reaches is not None:
             sign = "≥" if until.reaches.mode == "max" else "≤"
             parts.append(f"{until.reaches.monitor} {sign} {until.reaches.value:g}")

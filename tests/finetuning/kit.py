@@ -182,6 +182,7 @@ def fit(
     checkpoint: Path | None = None,
     seed: int = 0,
     epochs: int = EPOCHS,
+    warn: bool = False,
     **settings: Any,
 ) -> Trainer:
     """Fit on digits what ``make`` makes after seeding; a checkpoint replaces all that it has made."""
@@ -193,7 +194,7 @@ def fit(
     trainer = Trainer(**{**QUIET, **own, **settings})
     train, val = loaders()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("always" if warn else "ignore")
         trainer.fit(make(), train, val, ckpt_path=checkpoint, weights_only=None if checkpoint is None else True)
     return trainer
 
