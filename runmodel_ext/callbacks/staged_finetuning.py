@@ -1,6 +1,8 @@
 """Change what trains at which learning rate, and when."""
 
+import logging
 import math
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +16,7 @@ from runmodel_ext._private import begin_with_a_whole_epoch, owe_the_validation, 
 from runmodel_ext.errors import ScheduleError
 from runmodel_ext.finetuning import (
     Conductor,
+    Curve,
     Length,
     Position,
     Schedule,
@@ -21,13 +24,19 @@ from runmodel_ext.finetuning import (
     are_wrapped,
     changes_between,
     described,
+    draw_stages,
+    need_matplotlib,
+    problem_of_picture,
     problem_of_strategy,
     problems_of_length,
     problems_of_stages,
     raise_problems,
     stage_to_go_on_with,
+    validation_metrics,
     wrap_again,
 )
+
+log = logging.getLogger(__name__)
 
 #: Callbacks that decide on the same parameters, or the same rates, by the name of their class.
 _RIVALS = {
@@ -96,8 +105,13 @@ class StagedFinetuning(Callback):
         self._owed: list[tuple[int, int]] = []
         self._between_epochs = self._look_later = self._watching = self._wrapped_anew = False
         self._wrapped: frozenset[int] = frozenset()
-        self._sentinel: nn.Module = nn.Identity().eval()
+        self._held: list[nn.Module] = []
         self._shown: list[list[float]] = []
+        self._curve = Curve()
+        self._folder: Path | None = None
+        self._moving = False
+        self._every = 0
+        self._next_point = math.inf
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -110,6 +124,11 @@ class StagedFinetuning(Callback):
             return passed
         on = {"stage": self._declared[progress.index].name, "from": {"epoch": progress.begun, "step": progress.step}}
         return [*passed, {**on, "to": None, "ended": None}]
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """Learning rates and metrics over steps, as :func:`~runmodel_ext.finetuning.draw_stages` takes them."""
+        return self._curve.points
 
     # ---- the fit's start -------------------------------------------------------------------------------------------
 
@@ -125,6 +144,7 @@ class StagedFinetuning(Callback):
         self._declared = self._stages_for(pl_module)
         self.conductor = None
         problems = [*_problems_of_company(self, trainer), *_problems_of_optimizers(trainer)]
+        problems += self._problems_of_picture(trainer)
         if before is None and not problems_of_stages(self._declared):
             problems += self._problems_of_length(trainer, steps_per_epoch=None)
         self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers, problems)
@@ -135,6 +155,8 @@ class StagedFinetuning(Callback):
         )
         if before is not None:
             self.conductor.progress.load_state_dict(before)
+        else:
+            self._curve = Curve()
         self._reconcile()
 
     @override
@@ -171,6 +193,9 @@ class StagedFinetuning(Callback):
         self._after_apply(trainer, pl_module)
         self._tell_stage(trainer)
         self._watching = True  # the first batch looks at everything, whichever hooks a resume has left out
+        self._moving = any(config.interval == "step" for config in trainer.lr_scheduler_configs) or (
+            bool(trainer.lr_scheduler_configs) and not pl_module.automatic_optimization
+        )
         if conductor.is_last and conductor.progress.reason is not None:
             trainer.should_stop = True
 
@@ -183,10 +208,16 @@ class StagedFinetuning(Callback):
             self._look_later = False
             self._look(trainer)
         self._move_on(trainer, pl_module, within=False)
+        self._note(trainer)
+        self._next_point = 0 if self._every else math.inf
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._watching or self._sentinel.training:
+        for module in self._held:
+            if module.training:  # somebody has called `train()`
+                self._on.modes.hold_again()
+                break
+        if self._watching or batch_idx >= self._next_point:
             self._before_batch(trainer, pl_module, batch_idx)
 
     @override
@@ -201,6 +232,7 @@ class StagedFinetuning(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._see(trainer)
+        self._note(trainer, self._shown_metrics(trainer))
         if not _looks_at_epoch_ends(trainer):
             self._look(trainer)
             if self._on.is_last:
@@ -209,6 +241,9 @@ class StagedFinetuning(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._see(trainer)
+        # What no validation has given.
+        new = {name: value for name, value in self._shown_metrics(trainer).items() if self._curve.last(name) != value}
+        self._note(trainer, new)
         if _looks_at_epoch_ends(trainer):
             # What the module logs in its own hook of this name is there when the next epoch begins.
             self._look_later = not self._on.monitors_in(self._values(trainer))
@@ -229,11 +264,13 @@ class StagedFinetuning(Callback):
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._on.release()
+        self._draw(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.conductor is not None:
             self.conductor.release()
+            self._draw(trainer)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -245,6 +282,7 @@ class StagedFinetuning(Callback):
         stages = [described(stage) for stage in self._declared]
         others = self.conductor.merge_into(checkpoint)
         state = {"stages": stages, "seen": dict(self._seen), "others": others, **self.conductor.state_dict()}
+        state["curve"] = self._curve.state_dict()
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         saved = where_saved(checkpoint, trainer.num_training_batches)
         checkpoint["runmodel_finetuning"] = {
@@ -296,6 +334,7 @@ class StagedFinetuning(Callback):
             conductor.load_state_dict(saved)
             conductor.hold_members(conductor.progress.index)
             self._seen = dict(saved["seen"])
+            self._curve.load_state_dict(saved["curve"])
             owed = checkpoint.get("runmodel_finetuning", {}).get("owed", ())
             self._owed = [(place, conductor.schedulers[place].steps) for place in owed]
         else:
@@ -314,18 +353,20 @@ class StagedFinetuning(Callback):
         return problems_of_length(self._declared, length, progress.index, progress.epoch, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
-        if self._sentinel.training:  # somebody has called `train()` on the model
-            self._on.apply_modes()
         if batch_idx == 0:
             self._pay_schedulers(trainer, pl_module)
         accumulating = pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches != 0
         if not accumulating:
             self._move_on(trainer, pl_module, within=batch_idx > 0)
+        if self._every and batch_idx % self._every == 0:
+            self._note(trainer)
+        self._next_point = (batch_idx // self._every + 1) * self._every if self._every else math.inf
 
     def _move_on(self, trainer: Trainer, pl_module: LightningModule, within: bool) -> None:
         """Begin the next stage if it is time, and set the rates of this moment."""
         conductor = self._on
         at = self._position(trainer, within)
+        begun = False
         while not conductor.is_last and (reason := conductor.progress.due(conductor.current.stage, at)):
             if conductor.has_changed:
                 raise ScheduleError(
@@ -337,7 +378,10 @@ class StagedFinetuning(Callback):
             rank_zero_info(f"Stage '{passed['stage']}' ended at step {at.step}: {reason}.")
             self._after_apply(trainer, pl_module)
             self._tell_stage(trainer)
+            begun = True
         self._set_rates(at)
+        if begun:
+            self._note(trainer)
 
     def _set_rates(self, at: Position) -> None:
         conductor = self._on
@@ -351,11 +395,13 @@ class StagedFinetuning(Callback):
                 at.step - conductor.progress.step if steps else at.epoch - conductor.progress.epoch
             )
         counts = until is not None and (until.steps is not None or until.fraction is not None)
+        # The module's own schedulers are looked at now and then, what is set here each time.
+        self._every = self._curve.every if warming or steps else max(8, self._curve.every) if self._moving else 0
         self._watching = warming or steps or counts or conductor.progress.reason is not None
 
     def _after_apply(self, trainer: Trainer, pl_module: LightningModule) -> None:
         conductor = self._on
-        self._sentinel = conductor.in_eval[0] if conductor.in_eval else nn.Identity().eval()
+        self._held = conductor.modes.held
         trained = conductor.current.trained
         if are_wrapped(trainer) and (trained != self._wrapped or conductor.restored):
             wrap_again(trainer, pl_module)
@@ -426,6 +472,32 @@ class StagedFinetuning(Callback):
         metrics = {"stage": float(conductor.progress.index), **{f"lr/{label}": rate for label, rate in rates.items()}}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _problems_of_picture(self, trainer: Trainer) -> list[str]:
+        self._folder = None
+        if self.picture is None or getattr(trainer, "fast_dev_run", False):
+            return []
+        need_matplotlib()
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # which all ranks have to ask for
+        problem = problem_of_picture(self.picture)
+        return [problem] if problem else []
+
+    def _shown_metrics(self, trainer: Trainer) -> dict[str, float]:
+        metrics = trainer.callback_metrics
+        return {name: float(metrics[name]) for name in sorted(self._seen) or validation_metrics(metrics)}
+
+    def _note(self, trainer: Trainer, metrics: dict[str, float] | None = None) -> None:
+        conductor = self._on
+        self._curve.add(self._position(trainer), conductor.progress.index, conductor.learning_rates(), metrics)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if self._folder is None or self.picture is None or not trainer.is_global_zero or not self.history:
+            return
+        try:
+            self._note(trainer)
+            draw_stages(self.history, self.curve, self._folder / self.picture)
+        except Exception as error:  # which must not hide how the fit ended
+            log.warning("The picture of the stages could not be drawn: %s: %s", type(error).__name__, error)
 
     def _print_plan(self, trainer: Trainer) -> None:
         from runmodel_ext.finetuning import print_plan
