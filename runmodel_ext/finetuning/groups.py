@@ -6,7 +6,7 @@ without a gradient, and torch's optimizers pass it over.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.optim import LBFGS, Optimizer
@@ -238,8 +238,11 @@ def _number(plan: Plan, parameter: Any) -> int:
 
 
 def _unique(parts: Sequence[Part]) -> Iterator[Part]:
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     for part in parts:
-        seen[part.label] = seen.get(part.label, 0) + 1
-        label = part.label if seen[part.label] == 1 else f"{part.label} #{seen[part.label]}"
-        yield Part(label, part.leaves, part.origin, part.treatments)
+        label, count = part.label, 1
+        while label in taken:
+            count += 1
+            label = f"{part.label}-{count}"  # of letters that every logger takes in the name of a metric
+        taken.add(label)
+        yield replace(part, label=label)
