@@ -109,9 +109,13 @@ class StagedFinetuning(Callback):
         self._shown: list[list[float]] = []
         self._curve = Curve()
         self._folder: Path | None = None
-        self._moving = False
-        self._every = 0
+        self._moving = self._every = 0
         self._next_point = math.inf
+
+    @staticmethod
+    def identity_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments in a configuration, the same however they were written there."""
+        return {**settings, "stages": in_one_spelling(settings["stages"])}
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -193,9 +197,9 @@ class StagedFinetuning(Callback):
         self._after_apply(trainer, pl_module)
         self._tell_stage(trainer)
         self._watching = True  # the first batch looks at everything, whichever hooks a resume has left out
-        self._moving = any(config.interval == "step" for config in trainer.lr_scheduler_configs) or (
-            bool(trainer.lr_scheduler_configs) and not pl_module.automatic_optimization
-        )
+        configs = trainer.lr_scheduler_configs
+        if any(config.interval == "step" for config in configs) or (configs and not pl_module.automatic_optimization):
+            self._moving = max(2, int(min(trainer.num_training_batches, 1_000)) // 16)
         if conductor.is_last and conductor.progress.reason is not None:
             trainer.should_stop = True
 
@@ -396,7 +400,7 @@ class StagedFinetuning(Callback):
             )
         counts = until is not None and (until.steps is not None or until.fraction is not None)
         # The module's own schedulers are looked at now and then, what is set here each time.
-        self._every = self._curve.every if warming or steps else max(8, self._curve.every) if self._moving else 0
+        self._every = self._curve.every * (1 if warming or steps else self._moving)
         self._watching = warming or steps or counts or conductor.progress.reason is not None
 
     def _after_apply(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -488,7 +492,9 @@ class StagedFinetuning(Callback):
 
     def _note(self, trainer: Trainer, metrics: dict[str, float] | None = None) -> None:
         conductor = self._on
-        self._curve.add(self._position(trainer), conductor.progress.index, conductor.learning_rates(), metrics)
+        # After a step, the groups still show the rates of that step, which may move with the next one.
+        rates = {} if metrics is not None and self._every else conductor.learning_rates()
+        self._curve.add(self._position(trainer), conductor.progress.index, rates, metrics)
 
     def _draw(self, trainer: Trainer) -> None:
         if self._folder is None or self.picture is None or not trainer.is_global_zero or not self.history:
