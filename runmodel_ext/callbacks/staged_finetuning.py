@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from runmodel_ext.finetuning import (
     changes_between,
     described,
     draw_stages,
+    in_one_spelling,
     need_matplotlib,
     problem_of_picture,
     problem_of_strategy,

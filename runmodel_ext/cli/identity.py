@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from runmodel_ext._files import file_digest
-from runmodel_ext.cli.classes import class_path, described, import_class, is_spec
+from runmodel_ext.cli.classes import canonical_classes, class_path, described, import_class, is_spec
 from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import SHOWN, Identity, data_label, did_you_mean, digest, flatten, labels, model_label, same
 
@@ -80,11 +80,12 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
     defaults = _defaults_of(split.decides)
     changes = [key for key in settings if key not in _LEVELS and not _is_default(key, settings, defaults)]
     shown = labels(settings, changes, options["aliases"])
+    specs = {key for key, _ in _specs("", split.decides)}
     listed = {key for key in changes if key.startswith("trainer.callbacks.") and key.count(".") == 2}
     fields = {
         "data": data_label(settings.get("data")),
         "model": model_label(settings),
-        "changes": {shown[key]: "on" if key in listed else _in_a_name(key, settings[key]) for key in changes},
+        "changes": {shown[key]: "on" if key in listed else _in_a_name(key, settings[key], key in specs) for key in changes},
         "digest": full,
         "seed": "none" if seed is None else seed,
     }
@@ -137,12 +138,13 @@ class _Splitter:
             cls = import_class(value["class_path"])
             declared = getattr(cls, "identity_ignore", ())
             inner = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
+            inner = getattr(cls, "identity_settings", dict)(inner)
             return {"class_path": class_path(cls), "init_args": self.items(inner, key, declared)}
         if isinstance(value, Mapping):
             return self.items(value, key, TRAINER_IGNORES if key == "trainer" else ())
         if isinstance(value, (list, tuple)) and any(is_spec(item) for item in value):
             return self.classes(value, key)
-        return value
+        return canonical_classes(value)
 
     def items(self, items: Mapping[Any, Any], key: str, declared: Any) -> dict[Any, Any]:
         """What decides of a mapping's entries; ``declared`` are those that its owner says do not."""
@@ -224,7 +226,11 @@ def _specs(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _specs(f"{key}.{name}" if named[name] == 1 else f"{key}.{name}#{named[name]}", item)
 
 
-def _in_a_name(key: str, value: Any) -> Any:
+def _in_a_name(key: str, value: Any, is_class: bool) -> Any:
+    if is_class:
+        return str(value).rpartition(".")[2]
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
+        return [item["name"] for item in value]  # as the stages of a fine-tuning have
     return str(value)[:SHOWN] if key in ("start", "extend") else value  # a digest
 
 

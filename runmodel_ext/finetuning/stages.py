@@ -1,6 +1,8 @@
 """What a user declares: the stages of a fine-tuning. Nothing here knows a model."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -209,6 +211,27 @@ def described(stage: Stage) -> dict[str, Any]:
     return plain
 
 
+def in_one_spelling(stages: Any) -> Any:
+    """Stages as a configuration has them, the same however they were written there.
+
+    Args:
+        stages: A list of stages as mappings, or the class path and the arguments of a schedule.
+
+    Example:
+        >>> in_one_spelling([{"name": "all", "train": ["*"], "lr": None, "until": {"epochs": 2, "steps": None}}])
+        [{'name': 'all', 'train': '*', 'until': {'epochs': 2}}]
+    """
+    if isinstance(stages, Mapping):
+        return {key: _without_nothing(value) for key, value in stages.items()}
+    return [described(Stage(**stage)) for stage in stages]
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _described(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
@@ -229,12 +252,28 @@ def _is_default(each: "dataclasses.Field[Any]", value: Any) -> bool:
 
 
 def _factory(value: Any) -> Any:
-    """What builds a scheduler, in words that are the same in every process."""
-    path = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    wrapped = getattr(value, "func", None)  # functools.partial, and what jsonargparse makes of a configuration
-    if wrapped is None:
-        return path
-    return {"class_path": _factory(wrapped), "init_args": {key: str(item) for key, item in value.keywords.items()}}
+    """What builds a scheduler, in words that are the same in every process, and that a configuration takes."""
+    if not isinstance(value, functools.partial):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    # jsonargparse makes a partial of a function of its own, with the class among its arguments.
+    built = next((each for each in reversed(value.args) if isinstance(each, type)), value.func)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(built).parameters.items()}
+    given = {name: item for name, item in value.keywords.items() if not _equal(item, defaults.get(name, built))}
+    return {"class_path": _factory(built), "init_args": {name: _plain(item) for name, item in given.items()}}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return _factory(value) if callable(value) else str(value)
 
 
 def _build(owner: Any, **classes: type) -> None:
