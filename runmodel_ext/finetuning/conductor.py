@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from runmodel_ext._private import forget_size, inner_schedulers
 from runmodel_ext.finetuning.checks import raise_problems
 from runmodel_ext.finetuning.groups import Layout, layouts_of, split_groups, spread_state
+from runmodel_ext.finetuning.modes import Modes
 from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, resolve
 from runmodel_ext.finetuning.progress import Position, Progress
 from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler, problem_of_scheduler
@@ -36,7 +37,7 @@ class Conductor:
         rates: The learning rates of each optimizer.
         progress: How far it has come.
         scheduler: The scheduler of the stage that is on; ``None`` where it has none of its own.
-        in_eval: The modules that the stage holds in eval mode.
+        modes: Which modules the stage holds in eval mode.
         restored: Whether weights were put back that not all replicas may hold alike.
 
     Raises:
@@ -75,11 +76,10 @@ class Conductor:
         self.progress = Progress()
         self.scheduler: StageScheduler | None = None
         self.best: dict[str, Tensor] = {}
-        self.in_eval: list[nn.Module] = []
+        self.modes = Modes(self.plan.tree.modules)
         self.restored = False
         self._decay = [[group.get("weight_decay") for group in each.param_groups] for each in self.optimizers]
         self._gradient = [leaf.parameter.requires_grad for leaf in self.plan.tree.leaves]
-        self._training = {path: module.training for path, module in self.plan.tree.modules.items()}
         self._fresh = self._fresh_state() if any(each.optimizer_state == "reset" for each in stages) else {}
 
     @property
@@ -119,23 +119,13 @@ class Conductor:
                 leaf.parameter.requires_grad_(treatment.trains)
             if not treatment.trains:
                 leaf.parameter.grad = None
-        self.apply_modes()
+        self.modes.hold(planned.in_eval)
         for place, each in enumerate(self.rates):
             self._apply_to_groups(place, each)
         if planned.stage.lr_scheduler is not None and self.scheduler is None:
             self.scheduler = StageScheduler(planned.stage.lr_scheduler, self.rates)
         for each in self.rates:
             each.show()
-
-    def apply_modes(self) -> None:
-        """Put modules into the mode that the stage asks for; those that the user had in eval mode stay there."""
-        in_eval = self.current.in_eval
-        self.in_eval = [self.plan.tree.modules[path] for path in sorted(in_eval)]
-        for path, module in self.plan.tree.modules.items():
-            if path and path not in in_eval:
-                module.training = self._training[path]
-        for module in self.in_eval:
-            module.training = False
 
     def warm_up(self, step: int) -> bool:
         """Set the rates of a warm-up at an optimizer step; whether it goes on."""
@@ -227,8 +217,7 @@ class Conductor:
         """Give back which parameters have gradients and which modules are in train mode, as the user had it."""
         for leaf, had in zip(self.plan.tree.leaves, self._gradient, strict=True):
             leaf.parameter.requires_grad_(had)
-        for path, module in self.plan.tree.modules.items():
-            module.training = self._training[path]
+        self.modes.hold(())
 
     def learning_rates(self) -> dict[str, float]:
         """The rate of each group that trains now, by the group's label; with several optimizers, by its number too."""

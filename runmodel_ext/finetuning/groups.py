@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from runmodel_ext.finetuning.plan import Plan, Treatment, counted
+from runmodel_ext.finetuning.plan import FROZEN, Plan, Treatment, counted
 from runmodel_ext.finetuning.selection import common_path
 
 
@@ -67,7 +68,9 @@ def layouts_of(plan: Plan, optimizers: Sequence[Optimizer]) -> tuple[list[Layout
             alike: dict[Any, list[int]] = {}
             for n in leaves:
                 alike.setdefault(0 if whole else _treated(plan, n), []).append(n)
-            parts += [_part(plan, members, origin) for members in alike.values()]
+            # A group that the user keeps empty stays, so that groups keep their places.
+            alone = not leaves and origin not in joining.get(place, {})
+            parts += [_part(plan, members, origin) for members in (alike.values() if not alone else [()])]
         for origin, leaves in joining.get(place, {}).items():
             alike = {}
             for n in leaves:
@@ -91,27 +94,44 @@ def split_groups(plan: Plan, optimizer: Optimizer, layout: Layout) -> None:
         return
     originals = list(optimizer.param_groups)
     origins = [part.origin for part in layout.parts]
-    held: list[dict[int, list[Any]]] = [{} for _ in originals]
-    names: dict[int, str] = {}
-    for origin, group in enumerate(originals):
-        for parameter in group["params"]:
-            held[origin].setdefault(_number(plan, parameter), []).append(parameter)
-        names.update(zip(map(id, group["params"]), group.get("param_names", ()), strict=False))
+    taken = {original.get("name") for place, original in enumerate(originals) if origins.count(place) == 1}
     fresh = []
     for part in layout.parts:
         original = originals[part.origin]
-        if origins.count(part.origin) == 1:
-            fresh.append(original)
-            continue
-        members: list[Any] = []
-        for n in dict.fromkeys(part.leaves):
-            members += held[part.origin].get(n) or [plan.tree.leaves[n].parameter]
-        own = original.get("name")
-        group = {**original, "params": members, "name": f"{own}/{part.label}" if own else part.label}
+        members = _members(plan, part, original["params"])
+        if origins.count(part.origin) > 1:
+            # A learning rate may be a tensor, which each group needs for itself.
+            own = {key: value.clone() if isinstance(value, Tensor) else value for key, value in original.items()}
+            label = f"{original['name']}/{part.label}" if original.get("name") else part.label
+            group = {**own, "name": _untaken(label, taken)}
+        else:
+            group = original
         if "param_names" in original:
-            group["param_names"] = [names.get(id(parameter), part.label) for parameter in members]
+            names = dict(zip(map(id, original["params"]), original["param_names"], strict=True))
+            group["param_names"] = [names.get(id(member)) or plan.tree.leaves[n].name for n, member in members]
+        group["params"] = [member for _, member in members]
         fresh.append(group)
     optimizer.param_groups[:] = fresh
+
+
+def _members(plan: Plan, part: Part, held: Sequence[Any]) -> list[tuple[int, Any]]:
+    """The parameters of a part, each with its number, where the user's group holds some of them."""
+    by_number: dict[int, list[Any]] = {}
+    for parameter in held:
+        by_number.setdefault(_number(plan, parameter), []).append(parameter)
+    return [
+        (n, member)
+        for n in dict.fromkeys(part.leaves)
+        for member in by_number.get(n) or [plan.tree.leaves[n].parameter]
+    ]
+
+
+def _untaken(name: str, taken: set[str | None]) -> str:
+    number = 1
+    while (free := name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    taken.add(free)
+    return free
 
 
 def spread_state(state: Mapping[str, Any], source: Sequence[int], before: int) -> dict[str, Any]:
@@ -135,7 +155,8 @@ def spread_state(state: Mapping[str, Any], source: Sequence[int], before: int) -
 
 
 def _is_one_a_group(key: str) -> bool:
-    return key in {"_last_lr", "lr_lambdas"} or key.endswith(("lrs", "momentums"))
+    # `base_values` are those of timm's schedulers.
+    return key in {"_last_lr", "lr_lambdas", "base_values"} or key.endswith(("lrs", "momentums"))
 
 
 def _joining(
@@ -217,13 +238,15 @@ def _of_one_group(plan: Plan, optimizer: str) -> Iterator[str]:
 
 
 def _part(plan: Plan, members: Sequence[int], origin: int) -> Part:
-    treatments = tuple(planned.treatments[members[0]] if members[0] >= 0 else _frozen() for planned in plan.stages)
+    if not members:
+        return Part("empty", (), origin, (FROZEN,) * len(plan.stages))
+    treatments = tuple(planned.treatments[members[0]] if members[0] >= 0 else _free() for planned in plan.stages)
     names = [plan.tree.leaves[n].name for n in members if n >= 0]
     label = common_path(names) if names else "outside the model"
     return Part(label or f"{len(names)} parameters", tuple(members), origin, treatments)
 
 
-def _frozen() -> Treatment:
+def _free() -> Treatment:
     # What no module of ours holds is none of our business: the optimizer goes on with it.
     return Treatment(trains=True)
 
