@@ -1,6 +1,6 @@
 """Modules held in eval mode, and what they were before."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -48,9 +48,9 @@ class Modes:
         for hook in self._hooks:
             hook.remove()
         # The model's own hook at a batch's start, and its training step, come after all hooks of callbacks.
-        tops = {id(self._modules[path]): self._modules[path] for path in chosen if path.rpartition(".")[0] not in chosen}
-        guard = _Guard(tops)
-        self._hooks = [module.register_forward_pre_hook(guard) for module in tops.values()]
+        tops = [self._modules[path] for path in chosen if path.rpartition(".")[0] not in chosen]
+        guard = _Guard(self.held)
+        self._hooks = [module.register_forward_pre_hook(guard) for module in {id(top): top for top in tops}.values()]
 
     def hold_again(self) -> None:
         """Put the held modules into eval mode again, after somebody has called ``train()``."""
@@ -59,14 +59,15 @@ class Modes:
 
 
 class _Guard:
-    """Puts the modules that it knows into eval mode before they are called, and no copy of them."""
+    """Puts the held modules into eval mode before one of them is called; a copy of them is free."""
 
-    def __init__(self, modules: Iterable[int] = ()) -> None:
-        self._modules = frozenset(modules)
+    def __init__(self, held: Sequence[nn.Module] = ()) -> None:
+        self._held = held
 
     def __call__(self, module: nn.Module, args: object) -> None:
-        if module.training and id(module) in self._modules:
-            module.eval()
+        if module.training:
+            for each in self._held:
+                each.training = False
 
     def __deepcopy__(self, memo: object) -> "_Guard":
         return _Guard()
