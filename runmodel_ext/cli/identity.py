@@ -85,7 +85,9 @@ def identity_of(config: Mapping[str, Any], classes: Mapping[str, Any], seed: int
     fields = {
         "data": data_label(settings.get("data")),
         "model": model_label(settings),
-        "changes": {shown[key]: "on" if key in listed else _in_a_name(key, settings[key], key in specs) for key in changes},
+        "changes": {
+            shown[key]: "on" if key in listed else _in_a_name(key, settings[key], key in specs) for key in changes
+        },
         "digest": full,
         "seed": "none" if seed is None else seed,
     }
@@ -194,9 +196,10 @@ def _watches(item: Any) -> bool:
 
 @functools.cache
 def class_defaults(cls: Any) -> dict[str, Any]:
-    """The defaults of a class's arguments, as a configuration would hold them; those without one are absent."""
+    """The defaults of a class's or a function's arguments, as in a configuration; those without one are absent."""
     parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(cls, "x", fail_untyped=False, sub_configs=True)
+    add = parser.add_class_arguments if isinstance(cls, type) else parser.add_function_arguments
+    add(cls, "x", fail_untyped=False, sub_configs=True)
     return dict(described(parser.get_defaults().get("x")) or {})
 
 
@@ -204,7 +207,7 @@ def _defaults_of(decides: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for key, spec in _specs("", decides):
         cls = import_class(spec["class_path"])
-        own = class_defaults(cls) if isinstance(cls, type) else {}
+        own = class_defaults(cls) if inspect.isclass(cls) or inspect.isfunction(cls) else {}
         given = spec.get("init_args") or {}
         flat = flatten({name: value for name, value in own.items() if name in given})
         defaults.update({f"{key}.{name}": value for name, value in flat.items()})
