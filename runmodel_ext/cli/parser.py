@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
@@ -22,6 +23,7 @@ from runmodel_ext.errors import ConfigError
 from runmodel_ext.runs import DEFAULT_ROOT, DEFAULT_TEMPLATE
 
 _FOREIGN = {"verbose": bool, "return_predictions": bool, "weights_only": bool}
+_MODE = "runmodel"  # how configurations and values are read: YAML, with the words that Python lacks
 
 
 @dataclass
@@ -64,11 +66,12 @@ class RunParser(LightningArgumentParser):
 
     - ``limit_train_batches=1`` is one batch, whatever else is installed: whole numbers are tried before fractions.
     - A configuration saved by one command is accepted by the others.
+    - A stage of a fine-tuning may say ``except``, which cannot be the name of an argument in Python.
     - An error is one sentence.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"parser_mode": _MODE, **kwargs})
         #: Callbacks with a key of their own; the class is ``None`` where the configuration names it.
         self.callback_classes: dict[str, type[Callback] | None] = {}
         register_torch_types()
@@ -167,6 +170,22 @@ class RunParser(LightningArgumentParser):
     def _names(self) -> list[str]:
         named = (action.dest for action in self._actions if action.option_strings)
         return [name for name in named if name.rpartition(".")[2] != "help"]
+
+
+def _read(text: str) -> Any:
+    return _with_names_of_python(get_loader("yaml")(text))
+
+
+set_loader(_MODE, _read, exceptions=(yaml.YAMLError,))
+
+
+def _with_names_of_python(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_names_of_python(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = {"except": "exclude"} if "train" in value and "exclude" not in value else {}
+    return {names.get(name, name): _with_names_of_python(item) for name, item in value.items()}
 
 
 def _refuse_unknown_variables(parser: RunParser | None) -> None:

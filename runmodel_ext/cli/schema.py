@@ -51,6 +51,10 @@ def make_schema(parser: ArgumentParser) -> str:
     Nothing is required in it: a configuration may leave to the command line what it likes.
     """
     schema = _Schema().generate(parser)  # type: ignore[no-untyped-call]
+    for definition in schema.get("$defs", {}).values():
+        known = definition.get("properties", {})
+        if {"train", "exclude"} <= known.keys():  # a stage, which may say `except` too
+            known["except"] = known["exclude"]
     return json.dumps(_without_required(schema), indent=1, default=str) + "\n"
 
 
