@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -207,7 +208,7 @@ def _defaults_of(decides: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for key, spec in _specs("", decides):
         cls = import_class(spec["class_path"])
-        own = class_defaults(cls) if inspect.isclass(cls) or inspect.isfunction(cls) else {}
+        own = class_defaults(cls) if isinstance(cls, (type, FunctionType)) else {}
         given = spec.get("init_args") or {}
         flat = flatten({name: value for name, value in own.items() if name in given})
         defaults.update({f"{key}.{name}": value for name, value in flat.items()})

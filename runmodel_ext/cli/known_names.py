@@ -3,6 +3,7 @@
 Only what is imported already is looked at.
 """
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -58,6 +59,21 @@ def import_paths(text: str) -> list[str]:
     """
     paths: list[str] = re.findall(r"\b\w+(?:\.\w+)+", text)
     return [path for path in paths if path.partition(".")[0] not in ("typing", "collections")]
+
+
+def is_dataclass(path: str) -> bool:
+    """Whether an import path names a dataclass: a configuration gives its arguments, and no class below it."""
+    return dataclasses.is_dataclass(_class_named(path))
+
+
+def own_path_of(name: str) -> str | None:
+    """The import path by which the package itself offers a name; ``None`` where it does not.
+
+    Example:
+        >>> own_path_of("gradual_unfreezing"), own_path_of("Adam")
+        ('runmodel_ext.gradual_unfreezing', None)
+    """
+    return f"runmodel_ext.{name}" if name in getattr(sys.modules.get("runmodel_ext"), "__all__", ()) else None
 
 
 def is_imported(path: str) -> bool:

@@ -8,12 +8,24 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from runmodel_ext.cli.known_names import arguments_of, classes_for, classes_like, import_paths, is_imported, members_of
+from runmodel_ext.cli.known_names import (
+    arguments_of,
+    classes_for,
+    classes_like,
+    import_paths,
+    is_dataclass,
+    is_imported,
+    members_of,
+    neighbours_of,
+    own_path_of,
+)
 from runmodel_ext.runs import did_you_mean
 
 _LONGEST = 400  # characters of what others say
 _LONGEST_VALUE = 80
+_FEW = 6
 _MANY = 12  # names that are listed where none is near
 
 _KEY = re.compile(r'Parser key "(?P<key>[^"]*)"[^:\n]*:\s*?\n(?P<rest>.*)', re.DOTALL)
@@ -29,12 +41,18 @@ _FACTORY = re.compile(
     r"(?:Namespace\(class_path=)?'?(?P<owner>[\w.]*).*",
     re.DOTALL,
 )
+_FACTORY_ALONE = re.compile(r"Type .*? expects a function or a callable class: (?P<rest>.*)", re.DOTALL)
+_BUILT = re.compile(r"Namespace\(class_path='(?P<built>[\w.]+)'.*", re.DOTALL)
 
 _UNKNOWN = re.compile(r"Option '(?P<name>.*)' is not accepted")
 _MISSING = re.compile(r"the following arguments are required: (?P<names>.*)")
 _ABSENT = re.compile(r"No module named '(?P<module>.*)'|module '(?P<holder>.*)' has no attribute '(?P<name>.*)'")
 _IMPORT = re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (?P<value>.*)")
 _SUBCLASS = re.compile(r"Import path ?(?P<value>\S*) does not correspond to a subclass of (?P<base>\w+)")
+_NOT_BELOW = re.compile(
+    r"Expected '(?P<value>\S*)' to be (?:a subclass of|a function that returns) <class '(?P<base>\w+)'>\.?"
+)
+_ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>.*) is abstract")
 _NO_SPEC = re.compile(r"Not a valid subclass of (?P<base>\w+).*?(?:Got value: (?P<value>.*))?", re.DOTALL)
 _TYPE = re.compile(r"Expected an? (?P<kind>.*?)(?:\. Got value: (?P<value>.*))?", re.DOTALL)
 _NESTED = re.compile(r"NestedArg\(key='(?P<key>.*?)', val=(?P<value>.*)\)", re.DOTALL)
@@ -60,12 +78,14 @@ class Fault:
         key: The dotted key that it is about.
         sentence: The reason.
         expected: What a wrong type should have been, in words.
+        inside: Whether it is about one of several values under the key.
     """
 
     rank: int
     key: str
     sentence: str
     expected: tuple[str, ...] = ()
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,13 +96,26 @@ class _Place:
         key: The dotted key.
         owner: The class whose argument it is.
         kinds: The members of the union that it should fit.
-        value: The value, where it is a string.
+        kind: The type of the value that should.
+        text: That value.
     """
 
     key: str
     owner: str = ""
     kinds: str = ""
-    value: str = ""
+    kind: str = ""
+    text: str = ""
+
+    @property
+    def value(self) -> str:
+        """The value, where it is a string."""
+        return self.text if self.kind == "str" else ""
+
+    @property
+    def built(self) -> str:
+        """The class that the value names."""
+        match = _BUILT.fullmatch(self.text)
+        return match["built"] if match else ""
 
     def below(self, key: str) -> "_Place":
         return _Place(f"{self.key}.{key}" if self.key else key, self.owner)
@@ -93,7 +126,7 @@ def fault_of(message: str) -> Fault | None:
 
     Example:
         >>> fault_of('Parser key "data":\n  Problem with given class_path \'a.B\':\n    Option \'c\' is not accepted')
-        Fault(rank=4, key='data', sentence='`data.c` is not an argument of a.B.', expected=())
+        Fault(rank=4, key='data', sentence='`data.c` is not an argument of a.B.', expected=(), inside=False)
     """
     return _best(_faults(message, _Place("")))
 
@@ -108,6 +141,8 @@ def _faults(text: str, place: _Place) -> Iterator[Fault]:
         yield from _of_union(match, place)
     elif (match := _INSIDE.fullmatch(text)) or (match := _FACTORY.fullmatch(text)):
         yield from _faults(match["rest"], replace(place, owner=match["owner"]))
+    elif match := _FACTORY_ALONE.fullmatch(text):
+        yield from _faults(match["rest"], replace(place, owner=place.built))
     else:
         fault = _leaf(text, place)
         if fault is not None:
@@ -116,7 +151,7 @@ def _faults(text: str, place: _Place) -> Iterator[Fault]:
 
 def _of_union(union: re.Match[str], place: _Place) -> Iterator[Fault]:
     value = union["value"]
-    here = replace(place, kinds=union["kinds"], value=value if union["type"] == "str" else "")
+    here = replace(place, kinds=union["kinds"], kind=union["type"], text=value)
     entries = re.split(r"^- ", textwrap.dedent(union["errors"]), flags=re.MULTILINE)[1:]
     texts = [first + "\n" + textwrap.dedent(rest) for first, _, rest in (entry.partition("\n") for entry in entries)]
     found = [fault for text in texts for fault in _faults(text, here)]
@@ -128,6 +163,8 @@ def _of_union(union: re.Match[str], place: _Place) -> Iterator[Fault]:
         yield best
     elif nested := _NESTED.fullmatch(value):
         yield _no_class(place, nested["key"])
+    elif union["type"] in ("dict", "list") and (inside := [fault for fault in found if fault.inside]):
+        yield inside[0]
     else:
         yield _wrong_type(place, expected, f"'{value}'" if here.value else value)
 
@@ -146,20 +183,26 @@ def _leaf(text: str, place: _Place) -> Fault | None:
         return _absent(place, text, match["holder"], match["name"])
     if match := _IMPORT.fullmatch(text):
         return _not_imported(place, match["value"])
-    if match := _SUBCLASS.fullmatch(text):
+    if match := _SUBCLASS.fullmatch(text) or _NOT_BELOW.fullmatch(text):
         found = f"{match['value'] or place.value or 'the class that it names'} is none"
         kind = f"a {match['base']}"
         return Fault(2, place.key, f"`{place.key}` must be {kind}, but {found}.", (kind,))
     if match := _NO_SPEC.fullmatch(text):
-        return _wrong_type(place, [f"a {match['base']} (its `class_path` and `init_args`)"], match["value"])
+        return _wrong_type(place, [_spec_of(match["base"], place)], match["value"])
+    if match := _ABSTRACT.fullmatch(text):
+        return _wrong_type(place, [_spec_of(_last(match["base"]), place)], None)
     if match := _TYPE.fullmatch(text):
-        value = match["value"]
-        return _wrong_type(place, _words(match["kind"]), None if value is None else f"'{value}'")
+        value = None if match["value"] is None else f"'{match['value']}'"
+        fault = _wrong_type(place, _words(match["kind"]), value)
+        if value is None or not place.kinds:
+            return fault
+        each = f"Each value in `{place.key}` must be {joined(fault.expected, 'or')}, but one is {value}."
+        return replace(fault, sentence=each, inside=True)
     return _other(place, text) if place.key else None
 
 
 def _unknown(place: _Place, name: str) -> Fault:
-    if _last(place.owner) in map(_last, import_paths(place.kinds)):
+    if _last(place.owner) in map(_last, import_paths(place.kinds)) and not is_dataclass(place.owner):
         return _no_class(place, name)
     names = arguments_of(place.owner)
     hint = did_you_mean(name.partition(".")[0], names, 1)
@@ -185,6 +228,9 @@ def _missing(place: _Place, names: Sequence[str]) -> Fault:
 
 
 def _absent(place: _Place, why: str, holder: str | None, name: str | None) -> Fault:
+    if place.value.endswith((".yaml", ".yml", ".json")):
+        near = did_you_mean(place.value, neighbours_of(Path(place.value)), 1)
+        return Fault(3, place.key, f"There is no file '{place.value}' for `{place.key}`.{near}")
     hint = did_you_mean(name or "", members_of(holder or ""), 1)
     hint = hint or " Check its spelling, and that its module is on the path."
     return Fault(3, place.key, f"The class '{place.owner}' for `{place.key}` cannot be imported: {why}.{hint}")
@@ -200,8 +246,13 @@ def _other(place: _Place, text: str) -> Fault:
 
 
 def _not_imported(place: _Place, value: str) -> Fault:
+    mappings = [path for path in import_paths(place.kinds) if is_dataclass(path)]
+    if mappings and place.kind == "list":
+        return _wrong_type(place, [_mapping(mappings[0], place)], None)
     if not re.fullmatch(r"[A-Za-z_][\w.]*", value):
-        return _wrong_type(place, ["a class"], f"'{value}'")
+        return _wrong_type(place, [_mapping(mappings[0], place) if mappings else "a class"], f"'{value}'")
+    if own := own_path_of(value):
+        return Fault(3, place.key, f"There is no class '{value}' for `{place.key}`. Did you mean '{own}'?")
     argument = place.key.rpartition(".")[2]
     near = did_you_mean(value, classes_like(place.kinds) or classes_for(place.owner, argument), 1)
     advice = near or " Give its whole import path, as in `package.module.Class`."
@@ -209,6 +260,17 @@ def _not_imported(place: _Place, value: str) -> Fault:
     return Fault(
         2, place.key, sentence, tuple(f"a {_last(path)}" for path in import_paths(place.kinds)) or ("a class",)
     )
+
+
+def _spec_of(base: str, place: _Place) -> str:
+    path = next((path for path in import_paths(place.kinds) if _last(path) == base), "")
+    return _mapping(path, place) if is_dataclass(path) else f"a {base} (its `class_path` and `init_args`)"
+
+
+def _mapping(path: str, place: _Place) -> str:
+    names = arguments_of(path)
+    each = "a list, each " if place.kind == "list" else ""
+    return f"{each}a mapping ({', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''})"
 
 
 def _wrong_type(place: _Place, expected: Sequence[str], value: str | None) -> Fault:
