@@ -175,6 +175,7 @@ class Conductor:
         Returns:
             For each optimizer, what does not fit there: the states of parameters that it did not hold, by name.
         """
+        self.learn_rates()
         others = []
         for place, original in enumerate(self.originals):
             state: Any = checkpoint["optimizer_states"][place]
@@ -196,10 +197,16 @@ class Conductor:
             if place < len(checkpoint["lr_schedulers"]):
                 checkpoint["lr_schedulers"][place] = original.split_scheduler(checkpoint["lr_schedulers"][place])
 
+    def learn_rates(self) -> bool:
+        """Keep the rates that the module has set by hand; whether it has set some where a stage has its own."""
+        for each in self.rates:
+            each.learn()
+        return any(each.overruled for each in self.rates)
+
     def take_own_rates(self) -> None:
         """Take the rates that the groups show for the optimizer's own, as after a checkpoint was restored."""
         for each in self.rates:
-            each.own = each.shown
+            each.take_shown()
 
     def _originals_of_schedulers(self) -> list[OriginalGroups]:
         return [
@@ -286,9 +293,11 @@ class Conductor:
             self._hold_members(layout, optimizer, self.progress.index)
         own = self._decay[place]
         decays = bool(optimizer.defaults.get("weight_decay")) or any(own)
-        for group, treatment, before in zip(optimizer.param_groups, rates.treatments, own, strict=True):
-            if before is None:
-                continue
+        for group, part, treatment, before in zip(
+            optimizer.param_groups, layout.parts, rates.treatments, own, strict=True
+        ):
+            if before is None or all(each.weight_decay is None for each in part.treatments):
+                continue  # no stage decides on it, and the module may move it
             spared = treatment.spares and decays and before == 0
             wanted = treatment.weight_decay
             group["weight_decay"] = before if wanted is None or spared else wanted

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from typing_extensions import override
 
+from runmodel_ext._private import inner_schedulers
 from runmodel_ext.finetuning.plan import Treatment
 from runmodel_ext.finetuning.stages import SchedulerFactory, Stage
 
@@ -20,7 +21,8 @@ class Rates:
     """The learning rates of one optimizer.
 
     Its groups show the rates that a stage makes of the optimizer's own. While a scheduler of the module's steps,
-    they show the own ones, so that it goes on as if there were no stages.
+    they show the own ones, so that it goes on as if there were no stages. A rate that the module sets by hand is the
+    optimizer's own from then on, unless the stage has a rate for that group.
 
     Args:
         optimizer: The optimizer, with its final groups.
@@ -30,6 +32,7 @@ class Rates:
         treatments: What the stage does to each group.
         warmup: What all rates are multiplied by.
         scheduled: The rates of the stage's own scheduler; ``None`` where it has none.
+        overruled: Whether the module has set a rate by hand where the stage has one.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -39,15 +42,19 @@ class Rates:
         self.treatments: Sequence[Treatment] = ()
         self.warmup = 1.0
         self.scheduled: list[float] | None = None
+        self.overruled = False
+        self._last: list[float] | None = None
+        self._shares: list[float | None] = []
 
     def refer_to(self, schedulers: Sequence[Any]) -> None:
         """Learn from the module's schedulers which rate of each group stands for 1: its highest, or its first."""
         for place, group in enumerate(self.optimizer.param_groups):
             self.reference[place] = float(group.get("max_lr", group.get("initial_lr", self.own[place])))
         for scheduler in schedulers:
-            highest = getattr(scheduler, "max_lrs", None)  # CyclicLR
-            if highest is not None and scheduler.optimizer is self.optimizer:
-                self.reference = [float(rate) for rate in highest]
+            parts = inner_schedulers(scheduler) if scheduler.optimizer is self.optimizer else []
+            cycles = [part.max_lrs for part in parts if hasattr(part, "max_lrs")]  # CyclicLR
+            if cycles:
+                self.reference = [max(map(float, rates)) for rates in zip(*cycles, strict=True)]
 
     @property
     def stage_rates(self) -> list[float]:
@@ -72,20 +79,45 @@ class Rates:
 
     def show(self) -> None:
         """Let the optimizer's groups show the stage's rates."""
-        self.restore([self.rate(place) for place in range(len(self.own))])
+        self.learn()
+        self._put([self.rate(place) for place in range(len(self.own))])
+        self._last = self.shown
+        self._shares = [self._share(treatment) for treatment in self.treatments]
+
+    def learn(self) -> None:
+        """Keep what the module has set by hand since the rates were shown."""
+        if self._last is None:
+            return
+        last, self._last = self._last, self.shown
+        for place, (before, now, share) in enumerate(zip(last, self._last, self._shares, strict=True)):
+            if now != before and share is not None:
+                self.own[place] = now / share
+            elif now != before:
+                self.overruled = True
+
+    def take_shown(self) -> None:
+        """Take the rates that the groups show for the optimizer's own."""
+        self.own, self._last = self.shown, None
 
     @contextmanager
     def own_shown(self) -> Iterator[None]:
         """Let the groups show the optimizer's own rates, and keep what becomes of them."""
-        self.restore(self.own)
+        self.learn()
+        self._put(self.own)
         try:
             yield
         finally:
-            self.own = [_rate(group) for group in self.optimizer.param_groups]
+            self.take_shown()
             self.show()
 
-    def restore(self, rates: Sequence[float]) -> None:
-        """Let the groups show these rates."""
+    def _share(self, treatment: Treatment) -> float | None:
+        """Which share of the optimizer's own rate a group shows; ``None`` where it does not depend on it alone."""
+        if not treatment.trains:
+            return 1.0
+        own = treatment.lr is None and self.scheduled is None
+        return treatment.scale * self.warmup if own else None
+
+    def _put(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             _set_rate(group, rate)
 

@@ -70,12 +70,17 @@ def head_body_head(**each: Any) -> list[Stage]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the advice that Lightning gives to people with large data."""
+    """On one thread, and without the advice that Lightning gives to people with large data."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other far longer than such a small net takes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def fit(
