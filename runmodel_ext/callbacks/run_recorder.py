@@ -15,6 +15,8 @@ from runmodel_ext.callbacks.metrics_logger import MetricsLogger
 from runmodel_ext.callbacks.sigterm import Sigterm
 from runmodel_ext.runs import Mode, RunWriter, Score, now, training_seconds
 
+_STAGE = {"stage", "from", "to", "ended"}
+
 
 class RunRecorder(Callback):
     """Record how far a fit came, its scores, its checkpoints, and how it ended.
@@ -41,6 +43,7 @@ class RunRecorder(Callback):
         self.ranks = DeadRanks(writer)
         self._sigterm = Sigterm()
         self._over: dict[str, Any] | None = None
+        self._stages: list[dict[str, Any]] = []
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -93,6 +96,8 @@ class RunRecorder(Callback):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fill_in(trainer)
+        if trainer.is_global_zero:
+            self._write_stages(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,6 +124,7 @@ class RunRecorder(Callback):
             dead = self.ranks.reason(wait=lost_a_peer(exception))
             status, reason = ("failed", dead) if dead else (status, reason)
         self._end(status, reason)
+        self._write_stages(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -160,6 +166,7 @@ class RunRecorder(Callback):
 
     def _write_progress(self, trainer: Trainer, epochs: int) -> None:
         checkpoints = _checkpoints(trainer, self.writer.path)
+        self._stages = _stages(trainer)
 
         def change(record: dict[str, Any]) -> None:
             self.writer.attempt(record)["seen"] = now()
@@ -167,8 +174,16 @@ class RunRecorder(Callback):
             record["progress"] = {"epoch": epochs, "step": trainer.global_step}
             record.setdefault("checkpoints", {}).update(checkpoints)
             record.setdefault("scores", {}).update(self._scores())
+            if self._stages:
+                record["stages"] = self._stages
 
         self.writer.update(change)
+
+    def _write_stages(self, trainer: Trainer) -> None:
+        stages = _stages(trainer)
+        if stages != self._stages:  # one has begun since
+            self._stages = stages
+            self.writer.update(lambda record: record.update(stages=stages))
 
     def _scores(self) -> dict[str, dict[str, Any]]:
         if self.best is None:
@@ -197,6 +212,15 @@ def how_it_ended(exception: BaseException) -> tuple[str, str]:
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     message = " ".join(str(exception).split())
     return "failed", f"{type(exception).__name__}: {message[:500]}{where}"
+
+
+def _stages(trainer: Trainer) -> list[dict[str, Any]]:
+    """The stages of a fine-tuning that have begun, of whichever callback keeps account of them."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # which Trainer gets from a connector
+        history = getattr(callback, "history", None)
+        if isinstance(history, list) and history and all(isinstance(e, dict) and e.keys() >= _STAGE for e in history):
+            return history
+    return []
 
 
 def _checkpoints(trainer: Trainer, run: Path) -> dict[str, str]:

@@ -28,7 +28,7 @@ def complete(build_parser: Callable[[], ArgumentParser], trainer_commands: Colle
     elif done[place] != "schema":
         # argcomplete passes over the words before this place: the command's own parser reads the rest.
         os.environ["_ARGCOMPLETE"] = str(place + 1)
-        _complete_trainer(done[place].replace("explain", "fit"))
+        _complete_trainer({"explain": "fit", "plan": "fit"}.get(done[place], done[place]))
     sys.exit(1)
 
 

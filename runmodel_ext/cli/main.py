@@ -24,6 +24,7 @@ TRAINER_COMMANDS = {
     "test": "score the best checkpoint of a run on the test data",
     "predict": "write a run's predictions, one a sample",
     "explain": "show a configuration's directory, and what `fit` would do there",
+    "plan": "show what each stage of a fine-tuning would train, and write the stages to edit",
     "schema": "write a JSON schema of configurations, for editors",
 }
 RECORD_COMMANDS = {

@@ -24,6 +24,7 @@ def run_sections(run: Run) -> list[Section]:
         ("Settings that differ from the defaults", ["setting", "value"], _pairs(changed)),
         ("Settings at their defaults", ["setting", "value"], _pairs(rest)),
         ("Settings that do not change the result", ["setting", "value"], _pairs(run.other_settings)),
+        ("Stages of the fine-tuning", ["stage", "from", "to", "ended because"], _stage_rows(run)),
         ("Attempts", list(_ATTEMPT), [[entry.get(key) for key in _ATTEMPT] for entry in run.attempts]),
         ("Checkpoints", ["checkpoint", "path"], _pairs(_checkpoints(run))),
         ("Code", ["code", "value"], _pairs(run.code or {})),
@@ -95,6 +96,17 @@ def _score_rows(run: Run) -> list[list[Any]]:
         [name, f"{s.value:.4g}", s.mode, s.epoch, s.step, s.source or None, s.checkpoint]
         for name, s in run.scores.items()
     ]
+
+
+def _stage_rows(run: Run) -> list[list[Any]]:
+    return [
+        [entry["stage"], _moment(entry["from"]), _moment(entry["to"]), entry["ended"]]
+        for entry in run.record.get("stages") or ()
+    ]
+
+
+def _moment(moment: Mapping[str, Any] | None) -> str | None:
+    return None if moment is None else f"epoch {moment['epoch']}, step {moment['step']}"
 
 
 def _checkpoints(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands that need torch, as the door runs them: fit, validate, test, predict, explain, schema."""
+"""The commands that need torch, as the door runs them: fit, validate, test, predict, explain, plan, schema."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from runmodel_ext.cli.run_cli import RunCLI
 
 
 def main(args: Sequence[str]) -> None:
-    """Run one of the commands that need torch: fit, validate, test, predict, explain, schema."""
+    """Run one of the commands that need torch: fit, validate, test, predict, explain, plan, schema."""
     import runmodel_ext.data
     import runmodel_ext.modules
     import runmodel_ext.networks  # noqa: F401  so that `--model ClassificationModule` finds them by their bare names
@@ -22,6 +22,10 @@ def main(args: Sequence[str]) -> None:
     kwargs: dict[str, Any] = {"parser_kwargs": {"default_env": True, "env_prefix": "RUNMODEL", "prog": "runmodel"}}
     if words[:1] == ["schema"]:
         _SchemaCLI(args=words, **kwargs)
+    elif words[:1] == ["plan"]:
+        from runmodel_ext.cli.plan import PlanCLI
+
+        PlanCLI(args=words, **kwargs)
     else:
         RunCLI(args=words, **kwargs)
 
