@@ -73,18 +73,56 @@ def owe_the_validation(checkpoint: dict[str, Any]) -> None:
         validation[count].update(ready=done + 1, started=done + 1, processed=done, completed=done)
 
 
+def owe_the_epoch_end(checkpoint: dict[str, Any]) -> None:
+    """Let a fit that goes on from a checkpoint begin with the end of the epoch whose last batch it was saved after.
+
+    Where no validation follows on that batch, Lightning goes on behind the epoch's end and behind the next one's
+    start, and calls the hooks of neither. :func:`go_to_the_epoch_end` has to be called when training starts, and
+    :func:`leave_the_epoch` at the epoch's end.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    batch = loops["epoch_loop.batch_progress"]
+    for count in ("total", "current"):
+        batch[count]["completed"] = batch[count]["processed"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+
+def go_to_the_epoch_end(trainer: "Trainer") -> None:
+    """Let a fit train no batch in its first epoch, of which all is over but the end."""
+    trainer.fit_loop.epoch_loop.val_loop._has_run = True
+
+
+def leave_the_epoch(trainer: "Trainer") -> None:
+    """Let the next epoch train its batches."""
+    trainer.fit_loop.epoch_loop.on_iteration_done()
+    trainer.fit_loop.epoch_loop.restarting = False
+
+
+def count_the_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let an epoch count as completed in whose end the checkpoint was saved.
+
+    With ``max_steps`` Lightning would go on within that epoch, whose batches are over.
+    """
+    for epochs in (checkpoint["loops"]["fit_loop"]["epoch_progress"][count] for count in ("total", "current")):
+        epochs["completed"] = epochs["processed"]
+
+
 class Saved(NamedTuple):
     """In which moment of an epoch a checkpoint was saved.
 
     Attributes:
         before_validation: After a batch, and before what follows on it.
+        after_last_batch: After the last batch of the epoch.
         within_epoch: After the epoch's start, and before schedulers have seen its end.
         at_epoch_end: In the hooks of the epoch's end.
+        batches: How many batches of the epoch were trained.
     """
 
     before_validation: bool
+    after_last_batch: bool
     within_epoch: bool
     at_epoch_end: bool
+    batches: int
 
 
 def where_saved(checkpoint: dict[str, Any], batches: float) -> Saved:
@@ -102,6 +140,8 @@ def where_saved(checkpoint: dict[str, Any], batches: float) -> Saved:
     over = within and trained and bool(progress["is_last_batch"] or batch["ready"] == batches)
     return Saved(
         before_validation=within and trained and batch["completed"] < batch["ready"],
+        after_last_batch=over,
         within_epoch=within,
         at_epoch_end=over and epoch["processed"] == epoch["ready"],
+        batches=batch["processed"] if within else 0,
     )

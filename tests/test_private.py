@@ -40,6 +40,8 @@ class Looks(Callback):
         for name in ("_restarting", "_combined_loader", "_data_fetcher"):
             assert hasattr(loop, name), f"{HINT}: FitLoop.{name}"
         assert isinstance(loop._restarting, bool), HINT
+        assert isinstance(loop.epoch_loop.val_loop._has_run, bool), HINT
+        assert "_batches_that_stepped" in loop.state_dict()["epoch_loop.state_dict"], HINT
         assert loop._combined_loader is not None
         assert len(loop._combined_loader.flattened) == 1, HINT
         before = Counting.begun

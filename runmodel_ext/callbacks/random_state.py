@@ -28,7 +28,8 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self._to_restore: list[dict[str, Any]] | None = None
-        self._failing = self._validates_first = False
+        self._after_validation: dict[str, Any] | None = None
+        self._failing = self._validates_first = self._ends_epoch_first = False
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -37,15 +38,24 @@ class RandomState(Callback):
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._to_restore = checkpoint.get("runmodel_random_state")
-        self._validates_first = checkpoint.get("runmodel_finetuning", {}).get("validation_due", False)
+        marks = checkpoint.get("runmodel_finetuning", {})
+        self._validates_first = marks.get("validation_due", False)
+        self._ends_epoch_first = marks.get("epoch_end_due", False)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._validates_first:  # and the validation's loaders draw before its first hook
+        if self._validates_first or self._ends_epoch_first:  # where loaders draw before the first hook
             self._restore(trainer)
 
     @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validates_first and not trainer.sanity_checking:
+            self._validates_first = False
+            self._after_validation = get_random_state()
+
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._after_validation = None
         if self._to_restore is not None:
             self._restore(trainer)
             start_loaders_anew(trainer)
@@ -54,6 +64,9 @@ class RandomState(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._to_restore is not None:  # in the middle of an epoch, which has no other hook at its start
             self._restore(trainer)
+        elif self._after_validation is not None:  # since which the loader of a begun epoch has drawn once more
+            set_random_state(self._after_validation)
+            self._after_validation = None
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -72,6 +72,7 @@ class RunKeeper(Checkpoint):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.recorder.on_validation_end(trainer, pl_module)
+        self.random_state.on_validation_end(trainer, pl_module)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

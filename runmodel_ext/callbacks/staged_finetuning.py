@@ -13,7 +13,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from runmodel_ext._private import begin_with_a_whole_epoch, owe_the_validation, where_saved
+from runmodel_ext._private import (
+    begin_with_a_whole_epoch,
+    count_the_epoch,
+    go_to_the_epoch_end,
+    leave_the_epoch,
+    owe_the_epoch_end,
+    owe_the_validation,
+    where_saved,
+)
 from runmodel_ext.errors import ScheduleError
 from runmodel_ext.finetuning import (
     Conductor,
@@ -27,11 +35,13 @@ from runmodel_ext.finetuning import (
     described,
     draw_stages,
     in_one_spelling,
+    keep_gradients,
     need_matplotlib,
     problem_of_picture,
     problem_of_strategy,
     problems_of_length,
     problems_of_stages,
+    put_back_gradients,
     raise_problems,
     stage_to_go_on_with,
     validation_metrics,
@@ -105,7 +115,10 @@ class StagedFinetuning(Callback):
         self._before: dict[str, Any] | None = None
         self._seen: dict[str, float] = {}
         self._owed: list[tuple[int, int]] = []
-        self._between_epochs = self._look_later = self._watching = self._wrapped_anew = False
+        self._owed_now: list[tuple[int, float]] = []
+        self._gradients: dict[str, torch.Tensor] = {}
+        self._between_epochs = self._epoch_end_due = self._look_later = self._watching = self._wrapped_anew = False
+        self._told = False
         self._wrapped: frozenset[int] = frozenset()
         self._held: list[nn.Module] = []
         self._shown: list[list[float]] = []
@@ -136,12 +149,23 @@ class StagedFinetuning(Callback):
         """Learning rates and metrics over steps, as :func:`~runmodel_ext.finetuning.draw_stages` takes them."""
         return self._curve.points
 
+    def check_length(self, trainer: Trainer) -> None:
+        """Check that each stage can begin, once the Trainer knows how many batches an epoch has.
+
+        Raises:
+            ScheduleError: If a stage cannot begin, or a condition cannot come first.
+        """
+        raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
+
     # ---- the fit's start -------------------------------------------------------------------------------------------
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # before another callback of those that cannot be beside this one touches the model
             raise_problems(_problems_of_company(self, trainer))
+            # A monitor of learning rates that comes before would see those of the stage that is over.
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks.insert(0, callbacks.pop(callbacks.index(self)))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,7 +186,7 @@ class StagedFinetuning(Callback):
         if before is not None:
             self.conductor.progress.load_state_dict(before)
         else:
-            self._curve = Curve()
+            self._curve, self._seen, self._look_later = Curve(), {}, False
         self._reconcile()
 
     @override
@@ -173,7 +197,12 @@ class StagedFinetuning(Callback):
         marks = checkpoint.get("runmodel_finetuning", {})
         if marks.get("validation_due"):
             owe_the_validation(checkpoint)
+        self._epoch_end_due = marks.get("epoch_end_due", False)
+        if self._epoch_end_due:
+            owe_the_epoch_end(checkpoint)
         self._between_epochs = marks.get("epoch_end", False)
+        if self._between_epochs:
+            count_the_epoch(checkpoint)
         if self.conductor is not None and trainer.strategy.restore_checkpoint_after_setup:
             self._reconcile()
 
@@ -182,14 +211,21 @@ class StagedFinetuning(Callback):
         conductor = self._on
         if self._between_epochs and trainer.max_steps != -1:
             begin_with_a_whole_epoch(trainer)
+        if self._epoch_end_due:
+            go_to_the_epoch_end(trainer)
         self._between_epochs = False
         at = self._position(trainer)
-        raise_problems(self._problems_of_length(trainer, _steps_per_epoch(trainer)))
+        self.check_length(trainer)
         conductor.take_own_rates()
         if conductor.progress.index >= 0:
             conductor.apply()
         else:
             conductor.begin(0, at)
+        put_back_gradients(self._gradients, pl_module)
+        self._gradients = {}
+        for place, value in self._owed_now:
+            pl_module.lr_scheduler_step(cast(LRScheduler, conductor.schedulers[place]), value)
+        self._owed_now = []
         if self._seen:
             trainer.callback_metrics.update(
                 {name: torch.tensor(value, dtype=torch.float64) for name, value in self._seen.items()}
@@ -214,6 +250,7 @@ class StagedFinetuning(Callback):
             self._look_later = False
             self._look(trainer)
         self._move_on(trainer, pl_module, within=False)
+        self._tell_of_rates_by_hand()
         self._note(trainer)
         self._next_point = 0 if self._every else math.inf
 
@@ -246,6 +283,9 @@ class StagedFinetuning(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._epoch_end_due:
+            self._epoch_end_due = False
+            leave_the_epoch(trainer)
         self._see(trainer)
         # What no validation has given.
         new = {name: value for name, value in self._shown_metrics(trainer).items() if self._curve.last(name) != value}
@@ -261,22 +301,36 @@ class StagedFinetuning(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        conductor = self._on
-        conductor.end()
-        if len(conductor.progress.passed) <= conductor.progress.index:
-            reason = conductor.progress.reason or "the fit ended"
-            conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
+        self._pay_schedulers(trainer, pl_module)
+        self._end_last_stage(trainer)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._on.progress.index >= 0:
+            if not self._on.rates[0].treatments:  # there was nothing left to train, and training did not start
+                self._on.apply()
+            self._end_last_stage(trainer)
         self._on.release()
         self._draw(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.conductor is not None:
-            self.conductor.release()
-            self._draw(trainer)
+        if self.conductor is None or trainer.state.fn != "fit":
+            return
+        if isinstance(exception, RuntimeError) and "does not require grad" in str(exception):
+            exception.add_note(
+                f"Stage '{self._on.current.stage.name}' trains nothing on which this loss depends. "
+                "Train some of it too, or leave out the loss while all of it is frozen."
+            )
+        self.conductor.release()
+        self._draw(trainer)
+
+    def _end_last_stage(self, trainer: Trainer) -> None:
+        conductor = self._on
+        conductor.end()
+        if len(conductor.progress.passed) <= conductor.progress.index:
+            reason = conductor.progress.reason or "the fit ended"
+            conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -291,19 +345,21 @@ class StagedFinetuning(Callback):
         state["curve"] = self._curve.state_dict()
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         saved = where_saved(checkpoint, trainer.num_training_batches)
+        validation_due = saved.before_validation and _validation_is_due(trainer)
+        accumulates = saved.batches % trainer.accumulate_grad_batches != 0 and not saved.after_last_batch
+        due_now = saved.before_validation and not validation_due and not accumulates
+        now = _owed(trainer, "step", trainer.fit_loop.batch_idx) if due_now else {}
+        metrics = trainer.callback_metrics
         checkpoint["runmodel_finetuning"] = {
-            "validation_due": saved.before_validation and _validation_is_due(trainer),
+            "validation_due": validation_due,
+            "epoch_end_due": saved.before_validation and saved.after_last_batch and not validation_due,
             "epoch_end": saved.at_epoch_end,
-            "owed": [
-                place
-                for place, config in enumerate(trainer.lr_scheduler_configs)
-                if saved.within_epoch
-                and pl_module.automatic_optimization
-                and config.reduce_on_plateau
-                and config.interval == "epoch"
-                and (trainer.current_epoch + 1) % config.frequency == 0
-            ],
+            "owed": list(_owed(trainer, "epoch", trainer.current_epoch)) if saved.within_epoch else [],
+            "owed_now": [(place, float(metrics[name])) for place, name in now.items() if name in metrics],
         }
+        if accumulates and pl_module.automatic_optimization and trainer.world_size == 1:
+            # Lightning would go on without them. Under DDP each rank has its own, and one of them saves.
+            checkpoint["runmodel_finetuning"]["gradients"] = keep_gradients(pl_module)
 
     # ---- what the hooks call ---------------------------------------------------------------------------------------
 
@@ -341,8 +397,10 @@ class StagedFinetuning(Callback):
             conductor.hold_members(conductor.progress.index)
             self._seen = dict(saved["seen"])
             self._curve.load_state_dict(saved["curve"])
-            owed = checkpoint.get("runmodel_finetuning", {}).get("owed", ())
-            self._owed = [(place, conductor.schedulers[place].steps) for place in owed]
+            marks = checkpoint.get("runmodel_finetuning", {})
+            self._owed = [(place, conductor.schedulers[place].steps) for place in marks.get("owed", ())]
+            self._owed_now = list(marks.get("owed_now", ()))
+            self._gradients = dict(marks.get("gradients", {}))
         else:
             rank_zero_info(f"The checkpoint knows no stages: stage '{self._declared[0].name}' begins now.")
         conductor.split_in(checkpoint, saved["others"] if saved else ())
@@ -404,6 +462,14 @@ class StagedFinetuning(Callback):
         # The module's own schedulers are looked at now and then, what is set here each time.
         self._every = self._curve.every * (1 if warming or steps else self._moving)
         self._watching = warming or steps or counts or conductor.progress.reason is not None
+
+    def _tell_of_rates_by_hand(self) -> None:
+        if self._on.learn_rates() and not self._told:
+            self._told = True
+            rank_zero_warn(
+                "The module sets learning rates by hand where a stage has an `lr`, and overrules it. "
+                "Leave `lr` out, or return a scheduler from `configure_optimizers`, which the stages scale."
+            )
 
     def _after_apply(self, trainer: Trainer, pl_module: LightningModule) -> None:
         conductor = self._on
@@ -537,6 +603,17 @@ def _problems_of_optimizers(trainer: Trainer) -> list[str]:
             shown = "no optimizer" if name == "_MockOptimizer" else name
             problems.append(f"StagedFinetuning cannot work with {shown}: {_OPTIMIZERS[name]}.")
     return problems
+
+
+def _owed(trainer: Trainer, interval: str, index: int) -> dict[int, str]:
+    """The schedulers that wait for a metric whose step Lightning leaves out at a resume, with the metric's name."""
+    if not trainer.lightning_module.automatic_optimization:
+        return {}
+    return {
+        place: str(config.monitor)
+        for place, config in enumerate(trainer.lr_scheduler_configs)
+        if config.reduce_on_plateau and config.interval == interval and (index + 1) % config.frequency == 0
+    }
 
 
 def _steps_per_epoch(trainer: Trainer) -> int | None:

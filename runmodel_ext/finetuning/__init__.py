@@ -18,6 +18,7 @@ from runmodel_ext.finetuning.resume import changes_between, stage_to_go_on_with
 from runmodel_ext.finetuning.schedules import Schedule, gradual_unfreezing, linear_probe_then_finetune
 from runmodel_ext.finetuning.stages import Best, Plateau, Reaches, Stage, Until, Warmup, described, in_one_spelling
 from runmodel_ext.finetuning.table import COLUMNS, plan_rows, print_plan
+from runmodel_ext.finetuning.weights import keep_gradients, put_back_gradients
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +43,7 @@ __all__ = [
     "find_blocks",
     "gradual_unfreezing",
     "in_one_spelling",
+    "keep_gradients",
     "linear_probe_then_finetune",
     "make_plan",
     "need_matplotlib",
@@ -51,6 +53,7 @@ __all__ = [
     "problem_of_strategy",
     "problems_of_length",
     "problems_of_stages",
+    "put_back_gradients",
     "raise_problems",
     "stage_to_go_on_with",
     "validation_metrics",

@@ -1,4 +1,4 @@
-"""The best weights of a stage, kept in memory and in checkpoints."""
+"""Tensors of a model that are kept aside: the best weights of a stage, and gradients that wait for a step."""
 
 from collections.abc import Iterator
 
@@ -19,6 +19,22 @@ def put_back(kept: dict[str, Tensor], plan: Plan, index: int, model: nn.Module) 
     for name, tensor in _changing(plan, index, model):
         if name in kept:
             tensor.copy_(kept[name])
+
+
+def keep_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the gradients that are there, by the parameter's name."""
+    return {
+        name: parameter.grad.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def put_back_gradients(kept: dict[str, Tensor], model: nn.Module) -> None:
+    """Give parameters that train the gradients that :func:`keep_gradients` copied."""
+    for name, parameter in model.named_parameters():
+        if name in kept and parameter.requires_grad:
+            parameter.grad = kept[name].to(parameter.device, parameter.dtype)
 
 
 def _changing(plan: Plan, index: int, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
