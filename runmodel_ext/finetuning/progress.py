@@ -126,7 +126,8 @@ class Progress:
         """Go on from there."""
         for name in vars(self):
             setattr(self, name, state[name])
-        self.passed = [dict(each) for each in state["passed"]]
+        # A fit that goes on has not ended its stage, although the one before it did.
+        self.passed = [dict(each) for each in state["passed"]][: max(0, self.index)]
 
     def _look_at_plateau(self, plateau: Plateau, value: float) -> None:
         if (

@@ -16,6 +16,7 @@ from runmodel_ext import Stage, StagedFinetuning, Until
 from tests.finetuning.kit import QUIET
 
 BATCHES = 4
+HEAD = {"net.head.weight", "net.head.bias"}
 
 
 class Net(nn.Module):
@@ -108,6 +109,21 @@ def staged(trainer: Trainer) -> StagedFinetuning:
 def copied(module: nn.Module) -> dict[str, Tensor]:
     """A copy of all weights and buffers."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The names of what differs by a bit."""
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def gradients(module: nn.Module) -> set[str]:
+    """The names of the parameters that have gradients."""
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def weights(trainer: Trainer, module: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers, for :class:`Watch`."""
+    return copied(module)
 
 
 class Watch(Callback):
