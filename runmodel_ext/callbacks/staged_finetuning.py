@@ -420,7 +420,9 @@ class StagedFinetuning(Callback):
         if batch_idx == 0:
             self._pay_schedulers(trainer, pl_module)
         accumulating = pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches != 0
-        if not accumulating:
+        if accumulating:
+            self._set_rates(self._position(trainer, within=True))
+        else:
             self._move_on(trainer, pl_module, within=batch_idx > 0)
         if self._every and batch_idx % self._every == 0:
             self._note(trainer)
