@@ -13,6 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: What a script needs to be told; all others run as they are.
 ARGUMENTS = {
     "own_script.py": ["fit", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"],
+    "staged_finetuning.py": ["--quick"],
 }
 
 
