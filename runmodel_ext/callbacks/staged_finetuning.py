@@ -414,7 +414,7 @@ class StagedFinetuning(Callback):
         progress = self.conductor.progress if self.conductor is not None else None
         if progress is None or progress.index < 0:
             return problems_of_length(self._declared, length, 0, trainer.current_epoch, trainer.global_step)
-        return problems_of_length(self._declared, length, progress.index, progress.epoch, progress.step)
+        return problems_of_length(self._declared, length, progress.index, progress.begun, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
         if batch_idx == 0:

@@ -104,7 +104,7 @@ def problems_of_length(
                 )
                 break
         problems += _never_first(stage, length)
-        least_epochs, least_steps = _least(stage, length)
+        least_epochs, least_steps = _least(stage, length, epochs)
         epochs += least_epochs
         steps += least_steps
     return problems
@@ -129,8 +129,8 @@ def _passed_end(epochs: float, steps: float, length: Length) -> str | None:
     return None
 
 
-def _least(stage: Stage, length: Length) -> tuple[float, float]:
-    """The fewest epochs and steps that a stage takes, as far as that can be known."""
+def _least(stage: Stage, length: Length, start: float) -> tuple[float, float]:
+    """The fewest epochs and steps that a stage takes which begins after ``start`` epochs, as far as that is known."""
     until = stage.until
     if until is None or until.reaches is not None:
         return 0.0, 0.0
@@ -144,7 +144,10 @@ def _least(stage: Stage, length: Length) -> tuple[float, float]:
         choices.append(((length.epochs or 0) * until.fraction, (length.steps or 0) * until.fraction))
     if until.plateau is not None:
         looks = until.plateau.patience + 1
-        choices.append((math.floor(looks / length.looks_per_epoch) if length.looks_per_epoch else 0.0, 0.0))
+        per_look = 1.0 / length.looks_per_epoch if length.looks_per_epoch else 0.0
+        # A stage that begins within an epoch has its first look at the end of that epoch.
+        before = math.floor(start / per_look + 1e-9) if per_look else 0
+        choices.append(((before + looks) * per_look - start if per_look else 0.0, 0.0))
     if not choices:
         return 0.0, 0.0
     return min(each[0] for each in choices), min(each[1] for each in choices)
