@@ -37,7 +37,7 @@ from itertools import pairwise
 from statistics import mean, median, stdev
 
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -125,7 +125,7 @@ def fit(
     model: Classifier, data: TensorDataset, stages: list[Stage] | Schedule | None, steps: int, batch_size: int
 ) -> float:
     """Fit, and return the seconds of CPU time that it took."""
-    callbacks = [StagedFinetuning(stages, show_plan=False)] if stages is not None else []
+    callbacks: list[Callback] = [StagedFinetuning(stages, show_plan=False)] if stages is not None else []
     trainer = Trainer(max_steps=steps, callbacks=callbacks, barebones=True, accelerator="cpu")
     loader = DataLoader(data, batch_size, shuffle=True)
     start = time.process_time()
@@ -137,7 +137,7 @@ def fit(
 def accuracy(model: Classifier, data: TensorDataset) -> float:
     """Share of the samples that are told right."""
     images, labels = data.tensors
-    return (model.eval()(images).argmax(dim=1) == labels).float().mean().item()
+    return float((model.eval()(images).argmax(dim=1) == labels).float().mean())
 
 
 class Comparison:
