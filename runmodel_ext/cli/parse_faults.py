@@ -142,7 +142,7 @@ def _faults(text: str, place: _Place) -> Iterator[Fault]:
     elif (match := _INSIDE.fullmatch(text)) or (match := _FACTORY.fullmatch(text)):
         yield from _faults(match["rest"], replace(place, owner=match["owner"]))
     elif match := _FACTORY_ALONE.fullmatch(text):
-        yield from _faults(match["rest"], replace(place, owner=place.built))
+        yield from _faults(match["rest"], replace(place, owner=place.built or place.value))
     else:
         fault = _leaf(text, place)
         if fault is not None:

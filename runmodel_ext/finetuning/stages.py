@@ -223,7 +223,13 @@ def in_one_spelling(stages: Any) -> Any:
     """
     if isinstance(stages, Mapping):
         return {key: _without_nothing(value) for key, value in stages.items()}
-    return [described(Stage(**stage)) for stage in stages]
+    return [_with_ordered_tables(described(Stage(**stage))) for stage in stages]
+
+
+def _with_ordered_tables(plain: Mapping[str, Any]) -> dict[str, Any]:
+    # The order of a table counts, of which JSON knows none.
+    tables = {key: plain[key] for key in ("lr", "weight_decay") if isinstance(plain.get(key), Mapping)}
+    return {**plain, **{key: [list(pair) for pair in table.items()] for key, table in tables.items()}}
 
 
 def _without_nothing(value: Any) -> Any:
