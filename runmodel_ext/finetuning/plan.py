@@ -8,7 +8,7 @@ from torch import nn
 
 from runmodel_ext.finetuning.blocks import find_blocks
 from runmodel_ext.finetuning.checks import problems_of_stage, problems_of_stages, raise_problems
-from runmodel_ext.finetuning.selection import Leaf, Selection, Tree, problem_in
+from runmodel_ext.finetuning.selection import Leaf, Selection, Tree, literal, problem_in
 from runmodel_ext.finetuning.stages import Stage
 
 
@@ -259,7 +259,7 @@ def block_of_each(model: nn.Module, tree: Tree) -> dict[int, int]:
     """The number of the block in which each parameter lies, from the input to the output."""
     order: dict[int, int] = {}
     for place, paths in enumerate(find_blocks(model)):
-        selection = tree.select([_literal(path) for path in paths])
+        selection = tree.select([literal(path) for path in paths])
         order.update(dict.fromkeys(selection.leaves, place))
     return order
 
@@ -285,10 +285,6 @@ def _parents(path: str) -> Iterator[str]:
     while path:
         path = path.rpartition(".")[0]
         yield path
-
-
-def _literal(path: str) -> str:
-    return path.replace("[", "[[]")
 
 
 def _listed(names: Sequence[str]) -> str:

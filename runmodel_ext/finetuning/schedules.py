@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from runmodel_ext.errors import ScheduleError
 from runmodel_ext.finetuning.blocks import find_blocks
-from runmodel_ext.finetuning.selection import common_path
+from runmodel_ext.finetuning.selection import common_path, literal
 from runmodel_ext.finetuning.stages import Stage, Until
 
 
@@ -114,7 +114,10 @@ class _Gradual(Schedule):
     def stages_for(self, model: nn.Module) -> list[Stage]:
         if self.at_once < 1:
             raise ScheduleError(f"`at_once` of gradual_unfreezing must be at least 1, but is {self.at_once}.")
-        blocks = [[block] for block in self.blocks] if self.blocks else find_blocks(model)
+        if self.blocks:
+            blocks = [[block] for block in self.blocks]
+        else:
+            blocks = [[literal(path) for path in block] for block in find_blocks(model)]
         if len(blocks) < 2:
             raise ScheduleError(
                 f"gradual_unfreezing finds {len(blocks)} block in {type(model).__name__}, and needs 2 or more. "

@@ -159,6 +159,16 @@ def problem_in(selector: object) -> str | None:
     return None
 
 
+def literal(path: str) -> str:
+    """The selector that names a path as it stands.
+
+    Example:
+        >>> literal("stages.res[1]")
+        'stages.res[[]1]'
+    """
+    return re.sub(r"([*?[])", r"[\1]", path)
+
+
 def matches_path(selector: str, names: Iterable[str]) -> bool:
     """Whether a selector, other than one of a type, names one of the paths."""
     matches = _matcher(selector)
