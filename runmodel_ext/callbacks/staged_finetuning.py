@@ -414,6 +414,8 @@ class StagedFinetuning(Callback):
         progress = self.conductor.progress if self.conductor is not None else None
         if progress is None or progress.index < 0:
             return problems_of_length(self._declared, length, 0, trainer.current_epoch, trainer.global_step)
+        if not problems_of_length(self._declared, length):
+            return []  # that an earlier stage took long is no reason to refuse what was begun
         return problems_of_length(self._declared, length, progress.index, progress.begun, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
