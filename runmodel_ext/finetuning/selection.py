@@ -72,7 +72,7 @@ class Tree:
         """The tree of a model."""
         modules: dict[str, nn.Module] = {}
         for path, module in model.named_modules(remove_duplicate=False):
-            modules.setdefault(_cleaned(path), module)
+            modules[_cleaned(path)] = module  # what is compiled comes after its wrapper, and in its place
         names: dict[int, list[str]] = {}
         parameters: dict[int, nn.Parameter] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):

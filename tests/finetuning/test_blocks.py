@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -77,6 +77,7 @@ def built(shape: object, shared: nn.Module | None = None) -> nn.Module:
     return Of(**own, **{f"part{n}": part for n, part in enumerate(parts)})
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_any_tree_of_modules_is_parted_into_blocks(shape: object):
     model = built(shape)
@@ -85,6 +86,7 @@ def test_any_tree_of_modules_is_parted_into_blocks(shape: object):
     assert all(parts)
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_blocks_stand_in_the_order_in_which_modules_are_defined(shape: object):
     model = built(shape)

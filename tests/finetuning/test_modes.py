@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
 from torch import Tensor, nn
@@ -299,6 +299,7 @@ def test_a_copy_that_is_made_during_a_fit_can_be_put_into_train_mode():
 PATHS = [path for path, _ in Net().named_modules() if path]
 
 
+@settings(deadline=None)
 @given(
     awake=st.sets(st.sampled_from(PATHS)),
     steps=st.lists(st.tuples(st.frozensets(st.sampled_from(PATHS)), st.booleans()), max_size=5),
