@@ -71,17 +71,12 @@ def head_body_head(**each: Any) -> list[Stage]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """On one thread, and without the advice that Lightning gives to people with large data."""
+    """Without the advice that Lightning gives to people with large data."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other far longer than such a small net takes
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def fit(
