@@ -419,6 +419,7 @@ class StagedFinetuning(Callback):
         return problems_of_length(self._declared, length, progress.index, progress.begun, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
+        moved = self._every > 0
         if batch_idx == 0:
             self._pay_schedulers(trainer, pl_module)
         accumulating = pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches != 0
@@ -426,7 +427,7 @@ class StagedFinetuning(Callback):
             self._set_rates(self._position(trainer, within=True))
         else:
             self._move_on(trainer, pl_module, within=batch_idx > 0)
-        if self._every and batch_idx % self._every == 0:
+        if batch_idx % self._every == 0 if self._every else moved:
             self._note(trainer)
         self._next_point = (batch_idx // self._every + 1) * self._every if self._every else math.inf
 

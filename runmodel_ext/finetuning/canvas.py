@@ -198,7 +198,8 @@ def _draw_names(figure: Figure, strip: Axes, bands: Sequence[Band]) -> None:
         names = [band.name, *(short(band.name, most) for most in (34, 20, 12))]
         for content in (*(f"{band.number}  {name}" for name in names), str(band.number), ""):
             _write(text, content)
-            if not content or text.get_window_extent().width < right - left - 4:
+            text.set_fontsize(9 if "  " in content else 8)
+            if not content or text.get_window_extent().width < right - left - 2:
                 break
 
 
