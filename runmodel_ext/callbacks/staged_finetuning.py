@@ -124,7 +124,7 @@ class StagedFinetuning(Callback):
         self._shown: list[list[float]] = []
         self._curve = Curve()
         self._folder: Path | None = None
-        self._moving = self._every = 0
+        self._moving = 0
         self._next_point = math.inf
 
     @staticmethod
@@ -252,7 +252,7 @@ class StagedFinetuning(Callback):
         self._move_on(trainer, pl_module, within=False)
         self._tell_of_rates_by_hand()
         self._note(trainer)
-        self._next_point = 0 if self._every else math.inf
+        self._next_point = 0 if self._curve.pace else math.inf
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -419,7 +419,7 @@ class StagedFinetuning(Callback):
         return problems_of_length(self._declared, length, progress.index, progress.begun, progress.step)
 
     def _before_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
-        moved = self._every > 0
+        moved = self._curve.pace > 0
         if batch_idx == 0:
             self._pay_schedulers(trainer, pl_module)
         accumulating = pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches != 0
@@ -427,9 +427,10 @@ class StagedFinetuning(Callback):
             self._set_rates(self._position(trainer, within=True))
         else:
             self._move_on(trainer, pl_module, within=batch_idx > 0)
-        if batch_idx % self._every == 0 if self._every else moved:
+        pace = self._curve.pace
+        if batch_idx % pace == 0 if pace else moved:
             self._note(trainer)
-        self._next_point = (batch_idx // self._every + 1) * self._every if self._every else math.inf
+        self._next_point = (batch_idx // pace + 1) * pace if pace else math.inf
 
     def _move_on(self, trainer: Trainer, pl_module: LightningModule, within: bool) -> None:
         """Begin the next stage if it is time, and set the rates of this moment."""
@@ -465,7 +466,7 @@ class StagedFinetuning(Callback):
             )
         counts = until is not None and (until.steps is not None or until.fraction is not None)
         # The module's own schedulers are looked at now and then, what is set here each time.
-        self._every = self._curve.every * (1 if warming or steps else self._moving)
+        self._curve.pace = self._curve.every * (1 if warming or steps else self._moving)
         self._watching = warming or steps or counts or conductor.progress.reason is not None
 
     def _tell_of_rates_by_hand(self) -> None:
@@ -566,7 +567,7 @@ class StagedFinetuning(Callback):
     def _note(self, trainer: Trainer, metrics: dict[str, float] | None = None) -> None:
         conductor = self._on
         # After a step, the groups still show the rates of that step, which may move with the next one.
-        rates = {} if metrics is not None and self._every else conductor.learning_rates()
+        rates = {} if metrics is not None and self._curve.pace else conductor.learning_rates()
         self._curve.add(self._position(trainer), conductor.progress.index, rates, metrics)
 
     def _draw(self, trainer: Trainer) -> None:

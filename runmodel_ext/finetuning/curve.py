@@ -19,6 +19,7 @@ class Curve:
         points: Plain mappings with ``step``, ``epoch``, ``stage`` (its number), ``rates`` (by the group's label) and
             ``metrics`` (by name).
         every: At each how manieth batch a rate that always moves is worth a point.
+        pace: At each how manieth batch a point is noted now; 0 where rates rest within an epoch.
 
     Example:
         >>> curve = Curve()
@@ -31,6 +32,7 @@ class Curve:
     def __init__(self) -> None:
         self.points: list[dict[str, Any]] = []
         self.every = 1
+        self.pace = 0
 
     def add(
         self, at: Position, stage: int, rates: Mapping[str, float], metrics: Mapping[str, float] | None = None
@@ -51,12 +53,12 @@ class Curve:
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain numbers and words."""
         points = [{**point, "metrics": dict(point["metrics"])} for point in self.points]
-        return {"points": points, "every": self.every}
+        return {"points": points, "every": self.every, "pace": self.pace}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.points = [{**point, "metrics": dict(point["metrics"])} for point in state["points"]]
-        self.every = state["every"]
+        self.every, self.pace = state["every"], state["pace"]
 
     def _thin(self) -> None:
         before = len(self.points)
