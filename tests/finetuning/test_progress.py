@@ -30,9 +30,9 @@ def stage(until: Until) -> Stage:
 @given(
     POSITIONS,
     POSITIONS,
-    st.one_of(st.none(), WHOLE),
-    st.one_of(st.none(), WHOLE),
-    st.one_of(st.none(), st.floats(0.1, 1)),
+    st.none() | WHOLE,
+    st.none() | WHOLE,
+    st.none() | st.floats(0.1, 1),
 )
 def test_of_several_conditions_the_first_ends_a_stage(
     start: Position, now: Position, epochs: int | None, steps: int | None, fraction: float | None

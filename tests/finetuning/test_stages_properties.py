@@ -22,8 +22,8 @@ def optional(*choices: st.SearchStrategy) -> st.SearchStrategy:
 
 PLATEAUS = st.builds(Plateau, NAMES, st.integers(1, 9), st.floats(0, 1), MODES)
 UNTILS = st.builds(
-    Until, optional(st.integers(1, 99)), optional(st.integers(1, 999)), optional(st.floats(0.01, 1)), optional(PLATEAUS),
-    optional(st.builds(Reaches, NAMES, st.floats(-9, 9), MODES)),
+    Until, optional(st.integers(1, 99)), optional(st.integers(1, 999)), optional(st.floats(0.01, 1)),
+    optional(PLATEAUS), optional(st.builds(Reaches, NAMES, st.floats(-9, 9), MODES)),
 )  # fmt: skip
 STAGES = st.builds(
     Stage, NAMES, SELECTORS, optional(RATES, TABLES), optional(UNTILS), SELECTORS, optional(RATES, TABLES),
