@@ -331,6 +331,7 @@ class StagedFinetuning(Callback):
         if len(conductor.progress.passed) <= conductor.progress.index:
             reason = conductor.progress.reason or "the fit ended"
             conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
+        self._note(trainer)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
