@@ -10,17 +10,20 @@ import pytest
 
 FACES = [
     "runmodel_ext",
-    *(f"runmodel_ext.{room}" for room in ["runs", "cli", "modules", "networks", "data", "callbacks"]),
+    *(f"runmodel_ext.{room}" for room in ["runs", "cli", "modules", "networks", "data", "callbacks", "finetuning"]),
 ]
 
 NAMES = {
-    "runmodel_ext": "ClassificationModule RegressionModule RunCLI SupervisedModule __version__",
+    "runmodel_ext": "ClassificationModule RegressionModule RunCLI Stage StagedFinetuning SupervisedModule Until "
+    "__version__ gradual_unfreezing linear_probe_then_finetune",
     "runmodel_ext.runs": "Run Score adopt compare_runs find_runs resolve_run to_frame to_records value_of",
     "runmodel_ext.cli": "RunCLI",
     "runmodel_ext.modules": "ClassificationModule RegressionModule Step SupervisedModule",
     "runmodel_ext.networks": "CNN MLP",
     "runmodel_ext.data": "Diabetes Digits ImageFolder",
-    "runmodel_ext.callbacks": "RunRecorder",
+    "runmodel_ext.callbacks": "RunRecorder StagedFinetuning",
+    "runmodel_ext.finetuning": "Best Plateau Reaches Schedule Stage Until Warmup described find_blocks "
+    "gradual_unfreezing linear_probe_then_finetune make_plan plan_rows print_plan",
 }
 
 
