@@ -134,15 +134,19 @@ class StagedFinetuning(Callback):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The stages that are over and the one that is on: their bounds, and why each ended."""
+        """The stages that are over and the one that is on: their bounds, why each ended, and its rates."""
         if self.conductor is None or self.conductor.progress.index < 0:
             return []
         progress = self.conductor.progress
         passed = [dict(each) for each in progress.passed]
-        if len(passed) == progress.index + 1 or not self._declared:
-            return passed
-        on = {"stage": self._declared[progress.index].name, "from": {"epoch": progress.begun, "step": progress.step}}
-        return [*passed, {**on, "to": None, "ended": None}]
+        names = [stage.name for stage in self._declared]
+        if len(passed) <= progress.index and names:
+            begun = {"epoch": progress.begun, "step": progress.step}
+            passed.append({"stage": names[progress.index], "from": begun, "to": None, "ended": None})
+        for each in passed:
+            if each["stage"] in names:  # which of another schedule, as before a resume, it need not be
+                each["lr"] = self.conductor.rates_of_stage(names.index(each["stage"]))
+        return passed
 
     @property
     def curve(self) -> list[dict[str, Any]]:

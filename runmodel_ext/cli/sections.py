@@ -24,7 +24,7 @@ def run_sections(run: Run) -> list[Section]:
         ("Settings that differ from the defaults", ["setting", "value"], _pairs(changed)),
         ("Settings at their defaults", ["setting", "value"], _pairs(rest)),
         ("Settings that do not change the result", ["setting", "value"], _pairs(run.other_settings)),
-        ("Stages of the fine-tuning", ["stage", "from", "to", "ended because"], _stage_rows(run)),
+        ("Stages of the fine-tuning", ["stage", "learning rate", "from", "to", "ended because"], _stage_rows(run)),
         ("Attempts", list(_ATTEMPT), [[entry.get(key) for key in _ATTEMPT] for entry in run.attempts]),
         ("Checkpoints", ["checkpoint", "path"], _pairs(_checkpoints(run))),
         ("Code", ["code", "value"], _pairs(run.code or {})),
@@ -100,9 +100,14 @@ def _score_rows(run: Run) -> list[list[Any]]:
 
 def _stage_rows(run: Run) -> list[list[Any]]:
     return [
-        [entry["stage"], _moment(entry["from"]), _moment(entry["to"]), entry["ended"]]
+        [entry["stage"], _rates(entry.get("lr")), _moment(entry["from"]), _moment(entry["to"]), entry["ended"]]
         for entry in run.record.get("stages") or ()
     ]
+
+
+def _rates(rates: Mapping[str, float] | None) -> str | None:
+    values = sorted({f"{rate:.4g}": rate for rate in (rates or {}).values()}.values())
+    return f"{values[0]:.4g} to {values[-1]:.4g}" if len(values) > 1 else f"{values[0]:.4g}" if values else None
 
 
 def _moment(moment: Mapping[str, Any] | None) -> str | None:

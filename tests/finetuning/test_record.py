@@ -20,7 +20,7 @@ HERE = "tests.finetuning.test_record"
 STAGES = [
     in_words(name="bias", train="layer.1.bias", lr=0.05, until={"epochs": 1}),
     in_words(name="top", train="layer.1", lr=0.02, until={"steps": 4}),
-    in_words(name="all", lr=0.01),
+    in_words(name="all", lr={"layer.1": 0.001, "*": 0.01}),
 ]
 PASSED = [
     {
@@ -28,18 +28,21 @@ PASSED = [
         "from": {"epoch": 0, "step": 0},
         "to": {"epoch": 1, "step": 3},
         "ended": "1 epoch is over",
+        "lr": {"layer.1.bias": 0.05},
     },
     {
         "stage": "top",
         "from": {"epoch": 1, "step": 3},
         "to": {"epoch": 2, "step": 7},
         "ended": "4 steps are over",
+        "lr": {"layer.1.weight": 0.02, "layer.1.bias": 0.02},
     },
     {
         "stage": "all",
         "from": {"epoch": 2, "step": 7},
         "to": {"epoch": 4, "step": 12},
         "ended": "the fit ended",
+        "lr": {"layer.0": 0.01, "layer.1.weight": 0.001, "layer.1.bias": 0.001},
     },
 ]
 
@@ -76,10 +79,10 @@ def test_the_record_holds_the_stages_and_why_each_ended(tmp_path: Path, capsys: 
     shown = capsys.readouterr().out
     table = shown[shown.index("Stages of the fine-tuning") :].split("\n\n")[0]
     assert table.splitlines()[1:] == [
-        "stage  from             to                ended because",
-        "bias   epoch 0, step 0  epoch 1, step 3   1 epoch is over",
-        "top    epoch 1, step 3  epoch 2, step 7   4 steps are over",
-        "all    epoch 2, step 7  epoch 4, step 12  the fit ended",
+        "stage  learning rate  from             to                ended because",
+        "bias   0.05           epoch 0, step 0  epoch 1, step 3   1 epoch is over",
+        "top    0.02           epoch 1, step 3  epoch 2, step 7   4 steps are over",
+        "all    0.001 to 0.01  epoch 2, step 7  epoch 4, step 12  the fit ended",
     ]
 
 
