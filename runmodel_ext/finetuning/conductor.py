@@ -69,7 +69,10 @@ class Conductor:
             for scheduler in schedulers:
                 if scheduler.optimizer is optimizer:
                     _spread(scheduler, layout)
-        self.rates = [Rates(optimizer) for optimizer in self.optimizers]
+        self.rates = [
+            Rates(optimizer, [part.origin for part in layout.parts])
+            for optimizer, layout in zip(self.optimizers, self.layouts, strict=True)
+        ]
         for each in self.rates:
             each.refer_to(schedulers)
         self.schedulers = [ModuleScheduler(each, self._rates_of(each.optimizer)) for each in schedulers]
@@ -345,14 +348,13 @@ def _problems_of_options(plan: Plan, layouts: Sequence[Layout], optimizers: Sequ
         name = type(optimizer).__name__
         held = {n for part in layout.parts for n in part.leaves}
         for planned in plan.stages:
-            wanted = [planned.treatments[n] for n in planned.trained & held]
-            for option, given in (
-                ("lr", [each for each in wanted if each.lr is not None]),
-                ("weight_decay", [each for each in wanted if each.weight_decay is not None]),
-            ):
-                if given and any(option not in group for group in optimizer.param_groups):
+            for option in ("lr", "layer_decay", "warmup", "lr_scheduler", "weight_decay"):
+                needed = "weight_decay" if option == "weight_decay" else "lr"
+                asked = getattr(planned.stage, option) is not None and planned.trained & held
+                if asked and any(needed not in group for group in optimizer.param_groups):
+                    what = "such option" if needed == option else "learning rate"
                     problems.append(
-                        f"Stage '{planned.stage.name}' sets `{option}`, but {name} has no such option. Leave it out."
+                        f"Stage '{planned.stage.name}' sets `{option}`, but {name} has no {what}. Leave it out."
                     )
     return problems
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -49,6 +50,7 @@ class Modes:
             hook.remove()
         # The model's own hook at a batch's start, and its training step, come after all hooks of callbacks.
         tops = [self._modules[path] for path in chosen if path.rpartition(".")[0] not in chosen]
+        tops = [top for top in tops if not isinstance(top, torch.jit.ScriptModule)]  # which takes no hooks
         guard = _Guard(self.held)
         self._hooks = [module.register_forward_pre_hook(guard) for module in {id(top): top for top in tops}.values()]
 

@@ -26,6 +26,7 @@ class Rates:
 
     Args:
         optimizer: The optimizer, with its final groups.
+        origins: For each group, the number of the user's group that it comes from.
 
     Attributes:
         own: The optimizer's own rate in each group, as the module's schedulers leave it.
@@ -35,8 +36,9 @@ class Rates:
         overruled: Whether the module has set a rate by hand where the stage has one.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, origins: Sequence[int]) -> None:
         self.optimizer = optimizer
+        self.origins = origins
         self.own = [_rate(group) for group in optimizer.param_groups]
         self.reference = list(self.own)
         self.treatments: Sequence[Treatment] = ()
@@ -89,11 +91,15 @@ class Rates:
         if self._last is None:
             return
         last, self._last = self._last, self.shown
+        learned: dict[int, float] = {}
         for place, (before, now, share) in enumerate(zip(last, self._last, self._shares, strict=True)):
             if now != before and share is not None:
-                self.own[place] = now / share
+                self.own[place] = learned[self.origins[place]] = now / share
             elif now != before:
                 self.overruled = True
+        for place, origin in enumerate(self.origins):
+            if last[place] == self._last[place] == 0.0:  # what is frozen shows nothing of a rate that was halved
+                self.own[place] = learned.get(origin, self.own[place])
 
     def take_shown(self) -> None:
         """Take the rates that the groups show for the optimizer's own."""
@@ -289,11 +295,11 @@ def _cycled(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rate(group: dict[str, Any]) -> float:
-    return float(group["lr"])
+    return float(group.get("lr", 1.0))  # an optimizer without rates takes all of its steps
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], torch.Tensor):
+    if isinstance(group.get("lr"), torch.Tensor):
         group["lr"].fill_(rate)
-    else:
+    elif "lr" in group:
         group["lr"] = rate

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from runmodel_ext.finetuning.groups import Layout, spread_state
 from runmodel_ext.finetuning.plan import Plan
 
-_OWN = ("name", "param_names", "weight_decay")  # options of a group that the split or a stage changes
+_NAMES = ("name", "param_names")  # options of a group that the split changes
 
 
 class OriginalGroups:
@@ -30,7 +30,13 @@ class OriginalGroups:
         self.optimizer = optimizer
         self.layout = layout
         self.members = [list(group["params"]) for group in optimizer.param_groups]
-        self.options = [{key: group[key] for key in _OWN if key in group} for group in optimizer.param_groups]
+        self._changed = [
+            (*_NAMES, "weight_decay") if place in _decided(layout) else _NAMES for place in range(len(self.members))
+        ]
+        self.options = [
+            {key: group[key] for key in changed if key in group}
+            for group, changed in zip(optimizer.param_groups, self._changed, strict=True)
+        ]
 
     @property
     def firsts(self) -> list[int]:
@@ -56,13 +62,14 @@ class OriginalGroups:
         numbers = self._numbers(state)
         saved, groups = {}, []
         count = 0
-        for members, options, first in zip(self.members, self.options, self.firsts, strict=True):
+        for place, (members, options, first) in enumerate(zip(self.members, self.options, self.firsts, strict=True)):
             numbered = range(count, count + len(members))
             count += len(members)
             if not self.layout.whole:
                 found = {new: numbers.pop(id(p), None) for new, p in zip(numbered, members, strict=True)}
                 saved.update({new: state["state"][old] for new, old in found.items() if old in state["state"]})
-            group = {key: value for key, value in state["param_groups"][first].items() if key not in _OWN}
+            parted = state["param_groups"][first]
+            group = {key: value for key, value in parted.items() if key not in self._changed[place]}
             rate = {"lr": _like(group["lr"], own_rates[first])} if "lr" in group else {}
             groups.append({**group, **options, **rate, "params": list(numbered)})
         other = {
@@ -93,8 +100,9 @@ class OriginalGroups:
                 found = other.get(self._name(parameter), known.get(id(parameter)))
                 if found is not None:
                     saved[number] = found
-            now = {key: group[key] for key in _OWN if key in group}
-            kept = {key: value for key, value in state["param_groups"][origin].items() if key not in _OWN}
+            changed = self._changed[origin]
+            now = {key: group[key] for key in changed if key in group}
+            kept = {key: value for key, value in state["param_groups"][origin].items() if key not in changed}
             groups.append({**kept, **now, "params": numbered})
         return {**state, "state": saved, "param_groups": groups}
 
@@ -116,6 +124,11 @@ class OriginalGroups:
             for group, saved in zip(self.optimizer.param_groups, state["param_groups"], strict=True)
             for parameter, number in zip(group["params"], saved["params"], strict=True)
         }
+
+
+def _decided(layout: Layout) -> set[int]:
+    """The user's groups on whose weight decay a stage decides."""
+    return {part.origin for part in layout.parts if any(each.weight_decay is not None for each in part.treatments)}
 
 
 def _like(old: Any, rate: float) -> Any:

@@ -1,5 +1,6 @@
 """Modules and callbacks of other people, untouched: stages drop into them."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -298,6 +299,21 @@ def test_compiled_networks_train_and_freeze_as_those_that_are_not(backend: str, 
     assert moved(watch.within("all")[-1], watch.within("again")[-1]) == HEAD
     assert moved(start, watch.within("all")[-1]) >= {name for name in start if "running" in name}
     assert all(module.training for module in module.modules())
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced"])
+def test_a_part_that_is_torchscript(kind: str):
+    module = Plain()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "scripted":
+            module.net.body = torch.jit.script(module.net.body)
+        else:
+            module.net.body = torch.jit.trace(module.net.body.eval(), torch.randn(3, 8))
+    start, watch = copied(module), Watch(weights)
+    fit(module, head_body_head(), watch)
+    assert moved(start, watch.within("head")[-1]) == HEAD
+    assert "net.body.0.weight" in moved(watch.within("head")[-1], watch.within("all")[-1])
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])

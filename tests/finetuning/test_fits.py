@@ -1,5 +1,6 @@
 """More than one fit, fits that skip something, and the best weights of a stage."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, optim
 from runmodel_ext import Stage, StagedFinetuning, Until
 from runmodel_ext.errors import ScheduleError
 from runmodel_ext.finetuning import Best, Plateau, Reaches
-from tests.finetuning.kit import QUIET
+from tests.finetuning.kit import QUIET, SaveAt
 from tests.finetuning.small import (
     HEAD,
     Plain,
@@ -58,6 +59,28 @@ def test_a_fit_that_is_made_longer_within_its_first_stage_notes_each_stage_once(
         ("head", "3 epochs are over"),
         ("all", "the fit ended"),
     ]
+
+
+def test_a_fit_that_is_resumed_keeps_what_the_module_has_moved_by_hand(tmp_path: Path):
+    class Moves(Plain):
+        def on_train_epoch_end(self) -> None:
+            for group in self.optimizers().param_groups:
+                group["lr"] *= 0.5
+                group["weight_decay"] *= 0.5
+
+    def module() -> Plain:
+        return Moves(lambda module: optim.AdamW(module.parameters(), 0.01, weight_decay=0.3))
+
+    whole, resumed = module(), module()
+    save = SaveAt(tmp_path, [("batch", 6), ("batch", 10)])
+    trainer = fit(whole, head_body_head(), save, enable_checkpointing=True)
+    left = [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups]
+    for step in (6, 10):
+        again = StagedFinetuning(head_body_head(), show_plan=False)
+        with quiet():
+            trainer = Trainer(**QUIET, max_epochs=3, callbacks=[again])
+            trainer.fit(resumed, loader(), loader(2), ckpt_path=tmp_path / f"batch-{step}.ckpt", weights_only=True)
+        assert [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups] == left
 
 
 def test_the_same_callback_in_another_trainer_begins_anew():

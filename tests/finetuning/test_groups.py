@@ -75,6 +75,7 @@ def test_each_parameter_is_in_one_group_of_its_own_kind_and_stays_there(
     chosen: list[Stage], grouped: list[list[str]], named: bool
 ):
     model = Net()
+    named = named and all(grouped)  # torch takes an empty group for one without names
     optimizer = optimizer_of(model, grouped, named)
     conductor = Conductor(chosen, model, [optimizer], [])
     held = names_in(model, optimizer)

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from runmodel_ext import Stage, Until
 from runmodel_ext.errors import ScheduleError
-from tests.finetuning.small import Plain, Watch, copied, fit, head_body_head, rates
+from runmodel_ext.finetuning import Warmup
+from tests.finetuning.small import HEAD, Plain, Watch, copied, fit, head_body_head, moved, rates, weights
 
 OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "SGD": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1),
@@ -65,13 +66,11 @@ def test_every_optimizer_of_torch_is_tried():
 def test_what_is_frozen_again_keeps_its_bits(name: str):
     module = plain(name)
     start = copied(module)
-    watch = Watch(lambda trainer, module: copied(module))
+    watch = Watch(weights)
     fit(module, head_body_head(), watch)
     middle = watch.within("all")[-1]
     for stage, before in (("head", start), ("again", middle)):
-        for weights in watch.within(stage):
-            moved = {key for key, value in weights.items() if not torch.equal(value, before[key])}
-            assert moved == {"net.head.weight", "net.head.bias"}
+        assert all(moved(before, after) == HEAD for after in watch.within(stage))
     # Before a BatchNorm, a bias has a gradient of rounding errors alone.
     still = {key for key, value in middle.items() if torch.equal(value, start[key])}
     assert still <= {"net.stem.0.bias", "net.body.0.bias"}
@@ -216,7 +215,7 @@ def test_muon_for_matrices_beside_adamw_for_the_rest():
         return [optim.Muon(matrices, 0.01, weight_decay=0.1), optim.AdamW(others, 0.01, weight_decay=0.1)], []
 
     module = TwoKinds(configure)
-    start, watch = copied(module), Watch(lambda trainer, module: copied(module))
+    start, watch = copied(module), Watch(weights)
     stages = [
         Stage("head", train="net.head", until=Until(steps=6)),
         Stage("all", train="*", until=Until(steps=8)),
@@ -224,8 +223,7 @@ def test_muon_for_matrices_beside_adamw_for_the_rest():
     ]
     fit(module, stages, watch)
     for stage, before in (("head", start), ("again", watch.within("all")[-1])):
-        moved = {key for key, value in watch.within(stage)[-1].items() if not torch.equal(value, before[key])}
-        assert moved == {"net.head.weight", "net.head.bias"}
+        assert moved(before, watch.within(stage)[-1]) == HEAD
     assert not torch.equal(watch.within("all")[-1]["net.stem.0.weight"], start["net.stem.0.weight"])
 
 
@@ -247,10 +245,9 @@ def test_sparse_gradients_have_an_optimizer_of_their_own():
         return [sparse, optim.SGD(module.net.head.parameters(), 0.1)], []
 
     module = TwoKinds(configure, Bag())
-    start, watch = copied(module), Watch(lambda trainer, module: copied(module))
+    start, watch = copied(module), Watch(weights)
     fit(module, [Stage("words", train="net.words", until=Until(steps=4), lr=0.1), Stage("all", train="*")], watch)
-    moved = {key for key, value in watch.within("words")[-1].items() if not torch.equal(value, start[key])}
-    assert moved == {"net.words.weight"}
+    assert moved(start, watch.within("words")[-1]) == {"net.words.weight"}
     assert not torch.equal(module.net.head.bias, start["net.head.bias"])
 
 
@@ -273,13 +270,38 @@ def test_an_optimizer_around_another_shares_its_groups_with_it_after_the_split()
     trainer = fit(module, head_body_head(lr=0.02), watch)
     (optimizer,) = trainer.optimizers
     assert optimizer.param_groups is optimizer.base.param_groups
-    weights, shown = watch.within("head")[-1]
-    assert {key for key, value in weights.items() if not torch.equal(value, start[key])} == {
-        "net.head.weight",
-        "net.head.bias",
-    }
+    now, shown = watch.within("head")[-1]
+    assert moved(start, now) == HEAD
     assert shown["net.head.weight"] == 0.02
     assert shown["net.stem.0.weight"] == 0
+
+
+class Sign(optim.Optimizer):
+    """Has no learning rate."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"size": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad.sign(), alpha=group["size"])
+        return loss
+
+
+def test_an_optimizer_without_a_learning_rate_works_where_no_stage_asks_for_one():
+    module = Plain(lambda module: Sign(module.parameters()))
+    start, watch = copied(module), Watch(weights)
+    fit(module, head_body_head(), watch)
+    assert moved(start, watch.within("head")[-1]) == HEAD
+    for asked in ({"layer_decay": 0.5}, {"warmup": Warmup(3)}, {"lr_scheduler": lambda o: None}):
+        (name,) = asked
+        with pytest.raises(ScheduleError, match=f"Stage 'all' sets `{name}`, but Sign has no learning rate"):
+            fit(Plain(lambda module: Sign(module.parameters())), [Stage("all", train="*", **asked)])
 
 
 def test_weight_decay_of_a_stage_leaves_alone_the_groups_that_the_optimizer_spares():

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from torch.optim import SGD, AdamW, lr_scheduler, swa_utils
 
-from runmodel_ext import Stage, Until
+from runmodel_ext import Stage, StagedFinetuning, Until
 from runmodel_ext.finetuning import Warmup
-from tests.finetuning.small import Plain, fit, head_body_head
+from tests.finetuning.kit import QUIET
+from tests.finetuning.small import Plain, fit, head_body_head, loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning", "ignore:.*EPOCH_DEPRECATION.*")
 
@@ -275,8 +276,7 @@ class Warming(Plain):
 
     def on_train_epoch_end(self) -> None:
         for group in self.optimizers().param_groups:
-            if self.current_epoch == 1:
-                group["lr"] *= 0.5
+            group["lr"] *= 0.5
 
 
 @pytest.mark.parametrize("build", [None, SCHEDULERS["ExponentialLR"]], ids=["alone", "beside a scheduler"])
@@ -288,8 +288,16 @@ def test_rates_that_the_module_sets_by_hand_are_kept_over_a_transition(build: An
     plain, staged = Used(), Used()
     fit(Warming(configure), None, plain)
     fit(Warming(configure), KEPT, staged)
-    for one, other in zip(plain.steps, staged.steps, strict=True):
+    for number, (one, other) in enumerate(zip(plain.steps, staged.steps, strict=True)):
         assert other["net.head.bias"] == one["net.head.bias"]
+        if 4 <= number < 8:
+            assert other == one
+
+
+def test_a_rate_that_is_set_by_hand_where_a_stage_has_one_is_told():
+    trainer = Trainer(**QUIET, max_epochs=3, callbacks=[StagedFinetuning(head_body_head(lr=0.3), show_plan=False)])
+    with pytest.warns(UserWarning, match="The module sets learning rates by hand where a stage has an `lr`"):
+        trainer.fit(Warming(lambda module: AdamW(module.parameters(), lr=0.01)), loader(), loader(2))
 
 
 def test_a_warm_up_ends_at_the_rates_of_the_scheduler():
