@@ -191,13 +191,18 @@ def test_what_is_left_over_of_gradients_does_not_reach_a_stage_that_thaws_again(
     start, watch = copied(module), Watch(weights)
     fit(module, head_body_head(), watch)
     assert moved(start, watch.within("head")[-1]) == HEAD
-    assert moved(watch.within("all")[-1], watch.within("again")[-1]) == HEAD
+    parameters = set(dict(module.named_parameters()))  # running statistics move in the module's own last pass
+    assert moved(watch.within("all")[-1], watch.within("again")[-1]) & parameters == HEAD
 
 
 def test_validation_between_the_steps_of_a_stage_changes_nothing():
-    module, quiet = Plain(OPTIMIZERS["AdamW"]), Plain(OPTIMIZERS["AdamW"])
-    quiet.load_state_dict(module.state_dict())
-    fit(module, head_body_head(), val_check_interval=1)
-    fit(quiet, head_body_head(), limit_val_batches=0)
-    # Sanity checks and validation draw no random numbers here, so that nothing but an accident could differ.
-    assert moved(copied(quiet), copied(module)) == set()
+    results = []
+    start = copied(Plain())
+    for checks in ({"val_check_interval": 1}, {"limit_val_batches": 0}):
+        module = Plain(OPTIMIZERS["AdamW"])
+        module.load_state_dict(start)
+        for dropout in (module.net.stem[3], module.net.body[3]):
+            dropout.p = 0.0  # loaders of validation draw random numbers, too
+        fit(module, head_body_head(), **checks)
+        results.append(copied(module))
+    assert moved(*results) == set()
