@@ -305,7 +305,8 @@ class StagedFinetuning(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pay_schedulers(trainer, pl_module)
+        if trainer.is_last_batch:  # of the last epoch, which no other follows
+            self._pay_schedulers(trainer, pl_module)
         self._end_last_stage(trainer)
 
     @override
