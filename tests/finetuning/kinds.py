@@ -45,11 +45,11 @@ class Kind:
 
 
 class Seen(Callback):
-    """Notes each moment of a fit, and how many stages had begun at each batch."""
+    """Notes each moment of a fit, and at each batch how many stages had begun and how many parameters trained."""
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
-        self.stages: list[int] = []
+        self.stages: list[tuple[int, int]] = []
 
     def note(self, trainer: Trainer, kind: str) -> None:
         self.moments.append((kind, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
@@ -57,7 +57,8 @@ class Seen(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self.note(trainer, "batch")
         own = staged(trainer)
-        self.stages.append(len(own.history) if own else 0)
+        trained = sum(parameter.requires_grad for parameter in trainer.lightning_module.parameters())
+        self.stages.append((len(own.history) if own else 0, trained))
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
@@ -71,12 +72,13 @@ class Seen(Callback):
         """After how many batches each stage but the first began."""
         return [n for n in range(1, len(self.stages)) if self.stages[n] != self.stages[n - 1]]
 
-    def chosen(self, number: int) -> list[Moment]:
+    def chosen(self, number: int, transitions: Sequence[int] | None = None) -> list[Moment]:
         """So many moments before the end: around transitions first, then ends of epochs, then all through the fit."""
+        transitions = self.transitions if transitions is None else transitions
         inner = [moment for moment in self.moments if moment[1] < len(self.stages)]
         epochs = [n for kind, n in inner if kind == "epoch"]
-        around = [("batch", n + shift) for shift in (0, 1, -1) for n in self.transitions]
-        ends = [(kind, n) for n in [*self.transitions, *epochs] for kind in ("validation", "epoch", "batch")]
+        around = [("batch", n + shift) for shift in (0, 1, -1) for n in transitions]
+        ends = [(kind, n) for n in [*transitions, *epochs] for kind in ("validation", "epoch", "batch")]
         others = [moment for third in (inner[0::3], inner[1::3], inner[2::3]) for moment in third]
         wanted = dict.fromkeys([*around, *ends, *[m for m in inner if m[0] == "validation"], *others])
         return [moment for moment in wanted if moment in set(inner)][:number]
@@ -234,6 +236,7 @@ KINDS: dict[str, Kind] = {
     "3 batches a step": _stages(ACCUMULATED, accumulate_grad_batches=3),
     "2 batches a step, validation after 3": _stages(ACCUMULATED, accumulate_grad_batches=2, val_check_interval=3),
     "max_steps": _stages(THREE, epochs=-1, max_steps=BATCHES * EPOCHS - 2),
+    "max_steps, ReduceLROnPlateau": _stages(THREE, _PLATEAU, epochs=-1, max_steps=BATCHES * EPOCHS - 2),
     "validation after 3 batches": _stages(SEVERAL_LOOKS, val_check_interval=3),
     "validation in each 2nd epoch, ReduceLROnPlateau": _stages(THREE, _PLATEAU_2, check_val_every_n_epoch=2),
     "validation after 3 batches, ReduceLROnPlateau in steps": _stages(THREE, _PLATEAU_STEPS, val_check_interval=3),
