@@ -3,6 +3,8 @@
 python examples/staged_any_project.py
 """
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class SomebodysModel(LightningModule):
         """Log the loss on the validation part."""
         self.log("val/loss", self.training_step(batch, batch_idx))
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with OneCycleLR."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
         steps = int(self.trainer.estimated_stepping_batches)

@@ -336,7 +336,7 @@ class StagedFinetuning(Callback):
         if len(conductor.progress.passed) <= conductor.progress.index:
             reason = conductor.progress.reason or "the fit ended"
             conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
-        self._note(trainer)
+        self._note(trainer, {})
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -580,7 +580,7 @@ class StagedFinetuning(Callback):
         if self._folder is None or self.picture is None or not trainer.is_global_zero or not self.history:
             return
         try:
-            self._note(trainer)
+            self._note(trainer, {})
             draw_stages(self.history, self.curve, self._folder / self.picture)
         except Exception as error:  # which must not hide how the fit ended
             log.warning("The picture of the stages could not be drawn: %s: %s", type(error).__name__, error)
