@@ -168,10 +168,6 @@ class Conductor:
         own = self.scheduler_monitor
         return list(dict.fromkeys([*self.current.stage.monitors, *([own] if own else [])]))
 
-    def monitors_in(self, values: Mapping[str, float]) -> bool:
-        """Whether all metrics that the stage watches are there."""
-        return all(name in values for name in self.monitors)
-
     def merge_into(self, checkpoint: Any) -> list[dict[str, Any]]:
         """Give a checkpoint's optimizers and schedulers the states that they would have with the user's own groups.
 
