@@ -54,7 +54,10 @@ def figure_of(bands: Sequence[Band], lines: Sequence[tuple[str, Line]], curve: S
 def _draw_rates(axes: Axes, bands: Sequence[Band], lines: Sequence[tuple[str, Line]]) -> None:
     _title(axes, "learning rate")
     _shade(axes, bands)
-    shown = [rate for _, line in lines for _, rate in line if rate is not None]
+    shown = [rates for _, line in lines if (rates := [rate for _, rate in line if rate is not None])]
+    highest = [max(rates) for rates in shown] or [1.0]
+    # What a schedule ends with, a ten-thousandth of its rate, must not press all else together.
+    lowest = max(min(map(min, shown), default=1.0), min(highest) / 100)
     pieces = [{piece for piece in pairwise(line) if None not in (piece[0][1], piece[1][1])} for _, line in lines]
     several = sum(map(len, pieces)) > len(set().union(*pieces))
     handles = []
@@ -70,18 +73,17 @@ def _draw_rates(axes: Axes, bands: Sequence[Band], lines: Sequence[tuple[str, Li
             solid_capstyle="butt",
             zorder=2 + share,
         )
-        begins = [point for n, point in enumerate(line) if point[1] and (n == 0 or line[n - 1][1] is None)]
-        axes.plot(
-            *zip(*begins, strict=True), "o", color=handle.get_color(), markersize=thick + 2.5, zorder=4, clip_on=False
-        )
+        begins = [(x, max(y, lowest)) for n, (x, y) in enumerate(line) if y and (n == 0 or line[n - 1][1] is None)]
+        dots: dict[str, Any] = {"color": handle.get_color(), "markersize": thick + 2.5, "zorder": 4, "clip_on": False}
+        for begin in begins:
+            axes.plot(*begin, "o", **dots)
         handles.append(handle)
     if shown:
-        _scale(axes, max(shown), min(shown))
+        _scale(axes, max(highest), lowest)
     _legend(axes, handles, [label for label, _ in lines])
 
 
 def _scale(axes: Axes, highest: float, lowest: float) -> None:
-    lowest = max(lowest, highest * 1e-5)  # what a cosine ends with is nothing
     room = max(1.6, (highest / lowest) ** 0.08) if highest / lowest > 4 else 3.0
     axes.set_yscale("log")
     axes.set_ylim(lowest / room, highest * room)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -80,6 +81,7 @@ PICTURES: dict[str, tuple[History, History]] = {
     ),
     "forty stages": ([passed(f"s{n}", 10 * n, 10 * n + 10) for n in range(40)], [seen(0, {"net": 0.1})]),
     "nothing but stages": ([passed("head", 0, 0), passed("all", 0, 20)], []),
+    "a rate that rises from next to nothing": ([passed("all", 0, 20)], [seen(0, {"a": 1e-9}), seen(9, {"a": 0.1})]),
     "rates of zero and values that are no numbers": (
         [passed("all", 0, 20)],
         [seen(0, {"a": 0.0, "b": 0.1}, loss=float("nan")), seen(10, {"a": 0.0, "b": 0.0}, loss=float("inf"))],
@@ -122,6 +124,18 @@ def test_a_name_without_room_is_a_number_in_the_strip_and_stands_below() -> None
 def test_names_are_shown_as_they_are() -> None:
     said = texts(drawn([passed("_a $x$", 0, 9)], [seen(0, {"_net.$w$": 0.1})]))
     assert {"1  _a $x$", "_net.$w$"} <= set(said)
+
+
+def test_a_rate_of_next_to_nothing_does_not_press_the_others_together() -> None:
+    rates = drawn(*PICTURES["a rate that rises from next to nothing"]).axes[1]
+    assert rates.get_ylim()[0] > 1e-4
+    assert all(min(line.get_ydata()) > 1e-4 for line in rates.lines if line.get_marker() == "o")
+
+
+def test_a_rate_of_zero_is_no_line_and_no_dot() -> None:
+    rates = drawn([passed("all", 0, 20)], [seen(0, {"a": 0.0, "b": 0.1}), seen(10, {"a": 0.0, "b": 0.2})]).axes[1]
+    ordinates = [value for line in rates.lines for value in np.asarray(line.get_ydata(), float) if value == value]
+    assert set(ordinates) == {0.1, 0.2}
 
 
 def test_a_legend_names_ten_of_many_groups() -> None:
