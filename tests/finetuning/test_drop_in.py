@@ -394,11 +394,17 @@ def test_clipping_by_norm_counts_what_trains_alone():
 
 
 def test_a_module_that_zeroes_its_gradients_instead_of_dropping_them():
+    held: list[set[str]] = []
+
     class Zeroes(Plain):
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            held.append({name for name, parameter in self.named_parameters() if parameter.grad is not None})
+
         def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
             optimizer.zero_grad(set_to_none=False)
 
     watch = Watch(weights)
     configure = lambda module: optim.SGD(module.parameters(), 0.05, momentum=0.9, weight_decay=0.1)  # noqa: E731
     fit(Zeroes(configure), head_body_head(), watch)
+    assert held[-1] == HEAD  # or clipping by norm would count what is left over, and momentum would go on
     assert moved(watch.within("all")[-1], watch.within("again")[-1]) == HEAD

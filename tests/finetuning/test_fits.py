@@ -63,10 +63,10 @@ def test_a_fit_that_is_made_longer_within_its_first_stage_notes_each_stage_once(
 
 def test_a_fit_that_is_resumed_keeps_what_the_module_has_moved_by_hand(tmp_path: Path):
     class Moves(Plain):
-        def on_train_epoch_end(self) -> None:
+        def on_train_batch_start(self, *_: Any) -> None:
             for group in self.optimizers().param_groups:
-                group["lr"] *= 0.5
-                group["weight_decay"] *= 0.5
+                group["lr"] *= 0.9
+                group["weight_decay"] *= 0.9
 
     def module() -> Plain:
         return Moves(lambda module: optim.AdamW(module.parameters(), 0.01, weight_decay=0.3))

@@ -195,8 +195,8 @@ def test_a_cycle_within_a_sequence_is_scaled_by_its_highest_rate():
     def build(optimizer: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = [lr_scheduler.CyclicLR(optimizer, 0.001, 0.01, step_size_up=2) for _ in range(2)]
-            return lr_scheduler.SequentialLR(optimizer, parts, milestones=[20])
+            parts = [lr_scheduler.CyclicLR(optimizer, 0.001, top, step_size_up=2) for top in (0.005, 0.01)]
+            return lr_scheduler.SequentialLR(optimizer, parts, milestones=[4])
 
     rates = [step["net.head.bias"][0] for step in used(build, [Stage("all", train="*", lr=0.5)], sgd, interval="step")]
     assert max(rates) == pytest.approx(0.5)
