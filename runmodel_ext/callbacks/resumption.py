@@ -17,7 +17,7 @@ from runmodel_ext._private import (
     where_saved,
 )
 from runmodel_ext.callbacks.fit_length import validation_is_due
-from runmodel_ext.finetuning import keep_gradients, put_back_gradients
+from runmodel_ext.finetuning import keep_gradients, put_back_gradients, restores_by_name
 
 KEY = "runmodel_finetuning"
 
@@ -51,7 +51,8 @@ class Resumption:
             "owed": list(_waiting(trainer, "epoch", trainer.current_epoch)) if saved.within_epoch else [],
             "owed_now": [(place, float(metrics[name])) for place, name in now.items() if name in metrics],
         }
-        if accumulates and pl_module.automatic_optimization and trainer.world_size == 1:
+        shared = trainer.world_size == 1 or restores_by_name(trainer)
+        if accumulates and pl_module.automatic_optimization and shared:
             # Under DDP each rank has its own, and one of them saves.
             checkpoint[KEY]["gradients"] = keep_gradients(pl_module)
 

@@ -26,10 +26,12 @@ from runmodel_ext.finetuning import (
     changes_between,
     described,
     in_one_spelling,
+    make_buffers_equal,
     print_plan,
     problems_of_length,
     problems_of_stages,
     raise_problems,
+    restores_by_name,
     stage_to_go_on_with,
     wrap_again,
 )
@@ -142,9 +144,10 @@ class StagedFinetuning(Callback):
         problems += self._picture.problems(trainer)
         if before is None and not problems_of_stages(self._declared):
             problems += self._problems_of_length(trainer, begun=False)
-        self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers, problems)
-        for config, scheduler in zip(trainer.lr_scheduler_configs, self.conductor.schedulers, strict=True):
-            config.scheduler = cast(LRScheduler, scheduler)
+        by_name = restores_by_name(trainer)
+        self.conductor = Conductor(self._declared, pl_module, trainer.optimizers, schedulers, problems, by_name)
+        if not by_name:
+            self._split(trainer)
         self._wrapped = frozenset(
             n for n, leaf in enumerate(self.conductor.plan.tree.leaves) if leaf.parameter.requires_grad
         )
@@ -161,12 +164,14 @@ class StagedFinetuning(Callback):
         self._checkpoint = checkpoint
         self._resumption.read(checkpoint)
         if self.conductor is not None and trainer.strategy.restore_checkpoint_after_setup:
+            self._split(trainer)
             self._reconcile()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         conductor = self._on
         self._resumption.set_loops(trainer)
+        self._split(trainer)
         at = self._position(trainer)
         self.check_length(trainer)
         conductor.take_own_rates()
@@ -273,6 +278,8 @@ class StagedFinetuning(Callback):
     def _end_last_stage(self, trainer: Trainer) -> None:
         conductor = self._on
         conductor.end()
+        if conductor.by_name:
+            make_buffers_equal(trainer)
         if len(conductor.progress.passed) <= conductor.progress.index:
             reason = conductor.progress.reason or "the fit ended"
             conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
@@ -298,6 +305,11 @@ class StagedFinetuning(Callback):
     def _on(self) -> Conductor:
         assert self.conductor is not None
         return self.conductor
+
+    def _split(self, trainer: Trainer) -> None:
+        self._on.split()
+        for config, scheduler in zip(trainer.lr_scheduler_configs, self._on.schedulers, strict=True):
+            config.scheduler = cast(LRScheduler, scheduler)
 
     def _stages_for(self, pl_module: LightningModule) -> list[Stage]:
         return self.stages.stages_for(pl_module) if isinstance(self.stages, Schedule) else list(self.stages)
@@ -409,6 +421,8 @@ class StagedFinetuning(Callback):
         trained = conductor.current.trained
         if are_wrapped(trainer) and (trained != self._wrapped or conductor.restored):
             wrap_again(trainer, pl_module)
+        elif conductor.by_name:
+            make_buffers_equal(trainer)
         self._wrapped = trained
         conductor.restored = False
 

@@ -13,7 +13,13 @@ from runmodel_ext.finetuning.picture import (
 )
 from runmodel_ext.finetuning.plan import Plan, make_plan
 from runmodel_ext.finetuning.progress import Position, Progress
-from runmodel_ext.finetuning.replicas import are_wrapped, problem_of_strategy, wrap_again
+from runmodel_ext.finetuning.replicas import (
+    are_wrapped,
+    make_buffers_equal,
+    problem_of_strategy,
+    restores_by_name,
+    wrap_again,
+)
 from runmodel_ext.finetuning.resume import changes_between, stage_to_go_on_with
 from runmodel_ext.finetuning.schedules import Schedule, gradual_unfreezing, linear_probe_then_finetune
 from runmodel_ext.finetuning.stages import Best, Plateau, Reaches, Stage, Until, Warmup, described, in_one_spelling
@@ -45,6 +51,7 @@ __all__ = [
     "in_one_spelling",
     "keep_gradients",
     "linear_probe_then_finetune",
+    "make_buffers_equal",
     "make_plan",
     "need_matplotlib",
     "plan_rows",
@@ -55,6 +62,7 @@ __all__ = [
     "problems_of_stages",
     "put_back_gradients",
     "raise_problems",
+    "restores_by_name",
     "stage_to_go_on_with",
     "validation_metrics",
     "wrap_again",

@@ -15,8 +15,17 @@ from runmodel_ext.finetuning.plan import FROZEN, Plan, PlannedStage, Treatment, 
 from runmodel_ext.finetuning.progress import Position, Progress
 from runmodel_ext.finetuning.rates import ModuleScheduler, Rates, StageScheduler, problem_of_scheduler
 from runmodel_ext.finetuning.saved_states import OriginalGroups
+from runmodel_ext.finetuning.sharded import (
+    complete_state,
+    drop_states,
+    hold_shards,
+    notes_of_sharding,
+    offer_all,
+    problems_of_sharding,
+    show_what_trains,
+)
 from runmodel_ext.finetuning.stages import Stage
-from runmodel_ext.finetuning.weights import keep_weights, put_back
+from runmodel_ext.finetuning.weights import gather_weights, keep_weights, put_back, share_weights
 
 
 class Conductor:
@@ -28,6 +37,8 @@ class Conductor:
         optimizers: Its optimizers; their groups are split in place.
         schedulers: The schedulers of the module's own.
         problems: What is wrong already, to be said together with what is found here.
+        by_name: Whether the strategy restores optimizers by itself, by the names of parameters; then :meth:`split`
+            is called after that.
 
     Attributes:
         plan: The stages, resolved.
@@ -51,6 +62,7 @@ class Conductor:
         optimizers: Sequence[Optimizer],
         schedulers: Sequence[Any],
         problems: Sequence[str] = (),
+        by_name: bool = False,
     ) -> None:
         self.model = model
         self.optimizers = list(optimizers)
@@ -58,12 +70,37 @@ class Conductor:
         self.layouts, of_groups, notes = layouts_of(self.plan, self.optimizers)
         of_options = _problems_of_options(self.plan, self.layouts, self.optimizers)
         of_schedulers = [p for each in self.plan.stages if (p := problem_of_scheduler(each.stage, self.optimizers))]
-        raise_problems([*problems, *found, *of_groups, *of_options, *of_schedulers])
+        of_sharding = problems_of_sharding(self.optimizers) if by_name else ()
+        raise_problems([*problems, *found, *of_groups, *of_options, *of_schedulers, *of_sharding])
         self.notes = [*notes, *(f"Stage '{each.stage.name}': {n}" for each in self.plan.stages for n in each.notes)]
+        self.by_name = by_name
+        self._gradient = [leaf.parameter.requires_grad for leaf in self.plan.tree.leaves]
+        self._fresh = self._fresh_state() if by_name or any(each.optimizer_state == "reset" for each in stages) else {}
+        if by_name:
+            offer_all(self.plan, self.optimizers, self.layouts)
+            self.notes += notes_of_sharding(self.plan)
         self.originals = [
             OriginalGroups(self.plan, optimizer, layout)
             for optimizer, layout in zip(self.optimizers, self.layouts, strict=True)
         ]
+        self.rates: list[Rates] = []
+        self.schedulers: list[ModuleScheduler] = []
+        self._decay: list[list[Any]] = []
+        self._empty: tuple[int, list[Optimizer]] = (-1, [])
+        self._unsplit: Sequence[Any] | None = schedulers
+        self.progress = Progress()
+        self.scheduler: StageScheduler | None = None
+        self.best: dict[str, Tensor] = {}
+        self.modes = Modes(self.plan.tree.modules)
+        self.restored = False
+        if not by_name:
+            self.split()
+
+    def split(self) -> None:
+        """Split the groups of the optimizers, with their schedulers; what is split stays as it is."""
+        schedulers, self._unsplit = self._unsplit, None
+        if schedulers is None:
+            return
         for optimizer, layout in zip(self.optimizers, self.layouts, strict=True):
             split_groups(self.plan, optimizer, layout)
             for scheduler in schedulers:
@@ -76,14 +113,7 @@ class Conductor:
         for each in self.rates:
             each.refer_to(schedulers)
         self.schedulers = [ModuleScheduler(each, self._rates_of(each.optimizer)) for each in schedulers]
-        self.progress = Progress()
-        self.scheduler: StageScheduler | None = None
-        self.best: dict[str, Tensor] = {}
-        self.modes = Modes(self.plan.tree.modules)
-        self.restored = False
         self._decay = [[group.get("weight_decay") for group in each.param_groups] for each in self.optimizers]
-        self._gradient = [leaf.parameter.requires_grad for leaf in self.plan.tree.leaves]
-        self._fresh = self._fresh_state() if any(each.optimizer_state == "reset" for each in stages) else {}
 
     @property
     def current(self) -> PlannedStage:
@@ -98,11 +128,13 @@ class Conductor:
     @property
     def has_changed(self) -> bool:
         """Whether the model holds other parameters than when the plan was made."""
+        self._hold_shards()
         held = {id(parameter) for parameter in self.model.parameters()}
         return held != {id(leaf.parameter) for leaf in self.plan.tree.leaves}
 
     def begin(self, index: int, at: Position) -> None:
         """Begin a stage: the one before it gives back its best weights, and moments that nobody needs are dropped."""
+        self._hold_shards()
         if self.progress.index >= 0 and self.best:
             put_back(self.best, self.plan, self.progress.index, self.model)
             self.restored = True
@@ -113,6 +145,7 @@ class Conductor:
             self.scheduler = None
         self.apply()
         self._drop_state()
+        self._note_empty(at.step)
 
     def apply(self) -> None:
         """Let the stage that is on be on; doing it twice changes nothing."""
@@ -129,6 +162,8 @@ class Conductor:
             self.scheduler = StageScheduler(planned.stage.lr_scheduler, self.rates)
         for each in self.rates:
             each.show()
+        if self.by_name:
+            show_what_trains(self.model)
 
     def warm_up(self, step: int) -> bool:
         """Set the rates of a warm-up at an optimizer step; whether it goes on."""
@@ -175,11 +210,17 @@ class Conductor:
             For each optimizer, what does not fit there: the states of parameters that it did not hold, by name.
         """
         self.learn_rates()
+        if self.by_name and checkpoint["global_step"] == self._empty[0]:
+            for optimizer in self._empty[1]:
+                optimizer.state.clear()
         others = []
         for place, original in enumerate(self.originals):
             state: Any = checkpoint["optimizer_states"][place]
             other: dict[str, Any] = {}
-            if state:
+            if self.by_name:
+                whole, other = complete_state(original, checkpoint, place, self.rates[place].own, self._fresh)
+                checkpoint["optimizer_states"][place] = whole
+            elif state:
                 checkpoint["optimizer_states"][place], other = original.merged(state, self.rates[place].own)
             others.append(other)
         for place, original in enumerate(self._originals_of_schedulers()):
@@ -189,9 +230,13 @@ class Conductor:
     def split_in(self, checkpoint: Any, others: Sequence[Mapping[str, Any]]) -> None:
         """Give a checkpoint's optimizers and schedulers the states that the split groups load."""
         for place, original in enumerate(self.originals):
-            if place < len(checkpoint["optimizer_states"]):
-                other = others[place] if place < len(others) else {}
+            other = others[place] if place < len(others) else {}
+            if self.by_name:
+                drop_states(original, other)
+            elif place < len(checkpoint["optimizer_states"]):
                 checkpoint["optimizer_states"][place] = original.split(checkpoint["optimizer_states"][place], other)
+        if self.by_name:
+            self._note_empty(checkpoint["global_step"])
         for place, original in enumerate(self._originals_of_schedulers()):
             if place < len(checkpoint["lr_schedulers"]):
                 checkpoint["lr_schedulers"][place] = original.split_scheduler(checkpoint["lr_schedulers"][place])
@@ -204,8 +249,9 @@ class Conductor:
 
     def take_own_rates(self) -> None:
         """Take the rates that the groups show for the optimizer's own, as after a checkpoint was restored."""
-        for each in self.rates:
-            each.take_shown()
+        if not self.by_name:  # they were taken when the groups were split, after the restore
+            for each in self.rates:
+                each.take_shown()
 
     def _originals_of_schedulers(self) -> list[OriginalGroups]:
         return [
@@ -215,6 +261,7 @@ class Conductor:
 
     def end(self) -> None:
         """Give the model the best weights of the last stage, where it asks for them."""
+        self._hold_shards()
         if self.best and self.is_last:
             put_back(self.best, self.plan, self.progress.index, self.model)
             self.best = {}
@@ -254,13 +301,13 @@ class Conductor:
         return {
             "progress": self.progress.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
-            "best": dict(self.best),
+            "best": gather_weights(self.best, self.plan),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there; the optimizers and schedulers are restored apart from this."""
         self.progress.load_state_dict(state["progress"])
-        self.best = dict(state["best"])
+        self.best = share_weights(state["best"], self.plan)
         if state["scheduler"] is not None and self.current.stage.lr_scheduler is not None:
             for place, each in enumerate(self.rates):
                 each.treatments = self._treatments(place)
@@ -272,6 +319,10 @@ class Conductor:
         for layout, optimizer in zip(self.layouts, self.optimizers, strict=True):
             if layout.whole:
                 self._hold_members(layout, optimizer, index)
+
+    def _hold_shards(self) -> None:
+        if self.by_name:
+            hold_shards(self.model)
 
     def _rates_of(self, optimizer: Optimizer) -> Rates:
         return next(each for each in self.rates if each.optimizer is optimizer)
@@ -326,6 +377,10 @@ class Conductor:
                     optimizer.state.pop(parameter, None)
                 if n in reset and n in self._fresh:
                     optimizer.state[parameter] = copy.deepcopy(self._fresh[n])
+
+    def _note_empty(self, step: int) -> None:
+        # The strategy takes the state of an optimizer that has none by a step on no gradients, and leaves it there.
+        self._empty = step, [each for each in self.optimizers if self.by_name and not each.state]
 
     def _fresh_state(self) -> dict[int, Any]:
         # Adagrad makes its state when it is built, and not at the first step.

@@ -59,19 +59,18 @@ class OriginalGroups:
         Returns:
             The state, and that of parameters which the user's groups do not hold, by their names.
         """
-        numbers = self._numbers(state)
-        saved, groups = {}, []
+        numbers = self.numbers(state)
+        saved = {}
+        fresh: dict[int, Any] = {}
         count = 0
-        for place, (members, options, first) in enumerate(zip(self.members, self.options, self.firsts, strict=True)):
+        for members in self.members:
             numbered = range(count, count + len(members))
             count += len(members)
+            fresh.update(zip(map(id, members), numbered, strict=True))
             if not self.layout.whole:
                 found = {new: numbers.pop(id(p), None) for new, p in zip(numbered, members, strict=True)}
                 saved.update({new: state["state"][old] for new, old in found.items() if old in state["state"]})
-            parted = state["param_groups"][first]
-            group = {key: value for key, value in parted.items() if key not in self._changed[place]}
-            rate = {"lr": _like(group["lr"], own_rates[first])} if "lr" in group else {}
-            groups.append({**group, **options, **rate, "params": list(numbered)})
+        groups = self.merged_groups(state, own_rates, fresh)
         other = {
             name: state["state"][numbers[id(parameter)]]
             for group in self.optimizer.param_groups
@@ -79,6 +78,18 @@ class OriginalGroups:
             if (name := self._name(parameter)) and numbers.get(id(parameter)) in state["state"]
         }
         return {**state, "state": saved, "param_groups": groups}, other
+
+    def merged_groups(
+        self, state: Mapping[str, Any], own_rates: Sequence[float], keys: Mapping[int, Any]
+    ) -> list[dict[str, Any]]:
+        """The groups of a state, as they would be if they had not been split; ``keys`` is for each parameter's id."""
+        groups = []
+        for place, (members, options, first) in enumerate(zip(self.members, self.options, self.firsts, strict=True)):
+            parted = state["param_groups"][first]
+            group = {key: value for key, value in parted.items() if key not in self._changed[place]}
+            rate = {"lr": _like(group["lr"], own_rates[first])} if "lr" in group else {}
+            groups.append({**group, **options, **rate, "params": [keys[id(parameter)] for parameter in members]})
+        return groups
 
     def split(self, state: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         """The state that the split optimizer loads, from what :meth:`merged` gave."""
@@ -118,7 +129,8 @@ class OriginalGroups:
         place = self.plan.tree.number(parameter)
         return "" if place is None else self.plan.tree.leaves[place].name
 
-    def _numbers(self, state: Mapping[str, Any]) -> dict[int, int]:
+    def numbers(self, state: Mapping[str, Any]) -> dict[int, Any]:
+        """What stands for each parameter in a state of the split optimizer, by the parameter's ``id``."""
         return {
             id(parameter): number
             for group, saved in zip(self.optimizer.param_groups, state["param_groups"], strict=True)
