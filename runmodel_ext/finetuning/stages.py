@@ -132,7 +132,8 @@ class Stage:
             keeps the optimizer's own. A scheduler of the module's own goes on, and scales the rate as it would have
             scaled the optimizer's.
         until: When the next stage begins; the last stage may leave it out, and ends the fit where it does not.
-        exclude: Selectors of what does not train, although ``train`` names it.
+        exclude: Selectors of what does not train, although ``train`` names it; ``runmodel`` reads ``except`` too, which
+            in Python cannot name an argument.
         weight_decay: As ``lr``. One number leaves alone the groups that the optimizer spares (norms and biases, as a
             rule); a table does not.
         layer_decay: Each block further from the output trains at this share of the next one's rate, in ``(0, 1]``.

@@ -252,6 +252,7 @@ def test_the_shell_is_offered_the_runs_there_are(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("runmodel fit --trainer.max_ep", ["--trainer.max_epochs"]),
+        ("runmodel plan --trainer.max_ep", ["--trainer.max_epochs"]),
         ("runmodel --config c.yaml explain --trainer.enable_progress_bar ", ["true", "false", "null"]),
     ],
 )
