@@ -43,7 +43,8 @@ def stages(draw: st.DrawFn) -> list[Stage]:
 def groups(draw: st.DrawFn) -> list[list[str]]:
     """The user's groups, by names: some parameters may be left out, and some groups empty, but not the first."""
     count = draw(st.integers(1, 3))
-    places = draw(st.lists(st.integers(-1, count - 1), min_size=len(PARAMETERS), max_size=len(PARAMETERS)))
+    there = sorted(draw(st.sets(st.integers(-1, count - 1), min_size=1)))
+    places = draw(st.lists(st.sampled_from(there), min_size=len(PARAMETERS), max_size=len(PARAMETERS)))
     chosen: list[list[str]] = [[] for _ in range(count)]
     for name, place in zip(PARAMETERS, places, strict=True):
         if place >= 0:
