@@ -20,7 +20,7 @@ standard deviation of the test accuracy over 5 seeds; 120 optimizer steps each; 
     staged: head, top, all                 0.854 ± 0.044         0.576 ± 0.016
     linear probe, then all                 0.848 ± 0.032         0.604 ± 0.045
 
-What staging wins here: time, about a fifth of a fit's, because what is frozen is not differentiated; and some calm
+What staging wins here: time, a tenth to a quarter of a fit's, as what is frozen is not differentiated; and some calm
 where the rate is 3 times too high, at which one of five fits of everything at once fell apart. What it does not win:
 accuracy. With a tuned rate, everything at once is as good; with data unlike what the body knows it is better,
 because a stage that freezes the body leaves it less time to learn. A head alone is far behind, and Adam's own rate
