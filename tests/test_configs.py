@@ -49,6 +49,7 @@ def test_the_commands_of_a_config_run(config: Path, warm: Warm, tmp_path: Path) 
 
 
 def test_there_are_the_configs_that_others_build_on() -> None:
-    assert {"digits.yaml", "digits_mlp.yaml", "digits_staged.yaml", "own_module.yaml"} <= {config.name for config in CONFIGS}
+    wanted = {"digits.yaml", "digits_mlp.yaml", "digits_staged.yaml", "own_module.yaml"}
+    assert wanted <= {config.name for config in CONFIGS}
     for config in CONFIGS:
         assert {"model", "data"} <= yaml.safe_load(config.read_text()).keys()

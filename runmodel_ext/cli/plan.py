@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from typing_extensions import override
 
 from runmodel_ext._files import make_directory, write_whole
@@ -197,6 +197,8 @@ def _problems_of_strategy(strategy: Any) -> list[str]:
     """What the fit would say of a strategy that is not used here."""
     if isinstance(strategy, str) and strategy in StrategyRegistry.available_strategies():
         strategy = StrategyRegistry.get(strategy)
+    if not isinstance(strategy, Strategy):
+        return []
     problem = problem_of_strategy(SimpleNamespace(strategy=strategy))  # type: ignore[arg-type]
     return [problem] if problem else []
 

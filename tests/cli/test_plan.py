@@ -211,6 +211,10 @@ def test_steps_are_not_counted_where_several_processes_share_the_data(capsys: Ca
     ("words", "sentence"),
     [
         (["--trainer.strategy=fsdp"], "StagedFinetuning cannot work with FSDPStrategy"),
+        (
+            ["--trainer.strategy={class_path: lightning.pytorch.strategies.FSDPStrategy}"],
+            "StagedFinetuning cannot work with FSDPStrategy",
+        ),
         (["--trainer.callbacks+=LearningRateFinder"], "The Trainer has StagedFinetuning beside LearningRateFinder"),
         (["--trainer.callbacks+=BackboneFinetuning"], "The Trainer has StagedFinetuning beside BackboneFinetuning"),
         (["--trainer.max_epochz=3"], "There is no option '--trainer.max_epochz'. Did you mean '--trainer.max_epochs'?"),
