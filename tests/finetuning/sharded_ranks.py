@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional
-from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from runmodel_ext import Stage, StagedFinetuning, Until
 from runmodel_ext.errors import ScheduleError
@@ -49,11 +49,11 @@ BY_STEPS = [
     Stage("all", train="*", exclude="type:BatchNorm2d"),
 ]
 BY_PLATEAU = [
-    Stage("head", train=HEAD, lr=0.3, until=Until(epochs=2), restore_best=Best("val/loss")),
-    Stage("top", train=TOP, lr=0.3, until=Until(epochs=3, plateau=Plateau("val/loss", patience=1, min_delta=0.2))),
-    Stage("all", train="*", exclude="type:BatchNorm2d", lr=0.2, restore_best=Best("val/loss")),
+    Stage("head", train=HEAD, lr=0.03, until=Until(epochs=2), restore_best=Best("val/loss", mode="max")),
+    Stage("top", train=TOP, lr=0.01, until=Until(epochs=3, plateau=Plateau("val/loss", patience=1, min_delta=0.4))),
+    Stage("all", train="*", exclude="type:BatchNorm2d", lr=0.01, restore_best=Best("val/loss", mode="max")),
 ]
-"""Rates that make the loss worse, so that the best weights are not the last."""
+"""The highest loss counts as the best, so that the best weights are not the last."""
 OTHERS = [
     Stage("head", train=HEAD, lr=0.02, until=Until(epochs=1)),
     Stage("top", train=TOP, lr={"*.weight": 0.03, "*": 0.005}, until=Until(epochs=3)),
@@ -105,7 +105,7 @@ class Halves(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.05)
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, lambda step: 0.95**step), "interval": "step"}]
+        return [optimizer], [{"scheduler": ExponentialLR(optimizer, 0.98), "interval": "step"}]
 
 
 class Sharded(Halves):
@@ -309,7 +309,10 @@ def resumes_by_steps(folder: Path) -> Any:
 
 
 def resumes_with_best_weights(folder: Path) -> Any:
-    return resumes(Sharded, BY_PLATEAU, folder, [("batch", 12), ("validation", 14), ("batch", 37)])
+    watch = Watch()
+    trainer = train(Sharded, BY_PLATEAU, watch)
+    found = resumes(Sharded, BY_PLATEAU, folder, [("batch", 12), ("validation", 14), ("batch", 37)])
+    return {"seen": watch.seen, "end": final_state(trainer), "differences": found}
 
 
 def resumes_of_a_head_only_optimizer(folder: Path) -> Any:

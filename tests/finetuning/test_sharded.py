@@ -97,7 +97,6 @@ def test_the_gradients_that_are_reduced_are_those_of_what_trains(ranks: list[Fou
         "resumes_of_shards",
         "resumes_of_one_file",
         "resumes_by_steps",
-        "resumes_with_best_weights",
         "resumes_of_a_head_only_optimizer",
         "resumes_between_two_steps",
         "resumes_by_hand",
@@ -126,6 +125,20 @@ class Plain(Halves):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.05)
+
+
+@pytest.mark.slow
+def test_the_best_weights_of_a_stage_are_put_back_on_shards_after_a_resume_too(ranks: list[Found]) -> None:
+    for found in ranks:
+        fits = found["resumes_with_best_weights"]
+        begun = {stage["stage"]: stage["from"]["epoch"] for stage in fits["end"]["history"]}
+        assert begun["all"] == 4
+        end = fits["end"]["weights"]
+        assert changed(fits["seen"][5], end) == set(), (
+            "the loss was highest after the last stage's first epoch"
+        )
+        assert changed(fits["seen"][6], end)
+        assert fits["differences"] == {"batch-12": [], "validation-14": [], "batch-37": []}
 
 
 @pytest.mark.slow
