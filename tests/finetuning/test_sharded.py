@@ -134,9 +134,7 @@ def test_the_best_weights_of_a_stage_are_put_back_on_shards_after_a_resume_too(r
         begun = {stage["stage"]: stage["from"]["epoch"] for stage in fits["end"]["history"]}
         assert begun["all"] == 4
         end = fits["end"]["weights"]
-        assert changed(fits["seen"][5], end) == set(), (
-            "the loss was highest after the last stage's first epoch"
-        )
+        assert changed(fits["seen"][5], end) == set(), "the loss was highest after the last stage's first epoch"
         assert changed(fits["seen"][6], end)
         assert fits["differences"] == {"batch-12": [], "validation-14": [], "batch-37": []}
 
