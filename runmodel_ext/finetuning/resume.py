@@ -16,6 +16,8 @@ def changes_between(saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
     Example:
         >>> changes_between([{"name": "head", "lr": 0.1}], [{"name": "head", "lr": 0.2}, {"name": "all"}])
         ["stage 'head': `lr` was 0.1 and is 0.2", "stage 'all' is new"]
+        >>> changes_between([{"name": "a", "lr": {"x": 1.0, "*": 2.0}}], [{"name": "a", "lr": {"*": 2.0, "x": 1.0}}])
+        ["stage 'a': `lr` was {'x': 1.0, '*': 2.0} and is {'*': 2.0, 'x': 1.0}"]
     """
     before = {str(stage["name"]): stage for stage in saved}
     after = {str(stage["name"]): stage for stage in now}
@@ -26,13 +28,17 @@ def changes_between(saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
             continue
         for key in dict.fromkeys([*before[name], *stage]):
             was, is_now = before[name].get(key), stage.get(key)
-            if was != is_now:
+            if was != is_now or _order(was) != _order(is_now):
                 changes.append(f"stage '{name}': `{key}` was {_word(was)} and is {_word(is_now)}")
     changes += [f"stage '{name}' is gone" for name in before if name not in after]
     common = [name for name in after if name in before]
     if common != [name for name in before if name in after]:
         changes.append(f"the order is {', '.join(after)}, and was {', '.join(before)}")
     return changes
+
+
+def _order(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Mapping) else []  # of a table, in which the first match counts
 
 
 def stage_to_go_on_with(saved: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], index: int) -> int:
