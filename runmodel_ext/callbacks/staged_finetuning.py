@@ -43,8 +43,8 @@ class StagedFinetuning(Callback):
     It works with any LightningModule and its own ``configure_optimizers``: parameter groups are split once, at the
     fit's start, by what the stages treat alike; options of a group, and the state of optimizers and schedulers, stay
     as they are. What a stage does not name does not change: it has no gradient, and its modules are in eval mode.
-    A fit that is resumed from a checkpoint, at any step, goes on as if it had not been stopped. Under DDP, the
-    gradients that are sent are those of what trains.
+    A fit that is resumed from a checkpoint, at any step, goes on as if it had not been stopped. Under DDP, and
+    under ModelParallelStrategy (FSDP2, tensor parallel), the gradients that are sent are those of what trains.
 
     The callback works in a Trainer of ``lightning.pytorch`` and of ``pytorch_lightning``.
 
