@@ -294,6 +294,7 @@ def test_a_copy_that_is_made_during_a_fit_can_be_put_into_train_mode():
         network.train()(torch.randn(4, 6))
         assert not torch.equal(network.stem[1].running_mean, before["stem.1.running_mean"])
         assert all(modes(network).values())
+        assert all(modes(module).values())
 
 
 PATHS = [path for path, _ in Net().named_modules() if path]
