@@ -11,6 +11,7 @@ _RIVALS = {
     "StochasticWeightAveraging": (
         "it puts a learning rate of its own in the place of the stages'. Take EMAWeightAveraging instead"
     ),
+    "ModelPruning": "it puts other parameters in the place of the model's, and changes frozen ones. Prune afterwards",
     "LearningRateFinder": (
         "it looks for one learning rate for everything. Find the rate in a fit of its own, and write it into the stages"
     ),
@@ -24,9 +25,10 @@ _OPTIMIZERS = {
 def problems_of_company(own: Callback, trainer: Trainer) -> list[str]:
     """Callbacks and strategies beside which stages cannot work, each in a sentence."""
     problems = []
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # which Trainer gets from a connector
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # which Trainer gets from a connector
+    for place, callback in enumerate(callbacks):
         for cls in type(callback).__mro__:
-            if callback is not own and cls.__name__ in _RIVALS:
+            if place != callbacks.index(own) and cls.__name__ in _RIVALS:
                 name = type(callback).__name__
                 what = "two StagedFinetuning" if name == "StagedFinetuning" else f"StagedFinetuning beside {name}"
                 problems.append(f"The Trainer has {what}, but {_RIVALS[cls.__name__]}.")

@@ -44,6 +44,9 @@ class StagePicture:
         self._folder = None
         if self.file is None or getattr(trainer, "fast_dev_run", False):
             return []
+        file: Any = self.file
+        if not isinstance(file, (str, Path)):
+            return [f"`picture` must be the path of a file, but is {file!r}."]
         need_matplotlib()
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # which all ranks have to ask for
         problem = problem_of_picture(self.file)

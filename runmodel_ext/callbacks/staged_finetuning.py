@@ -74,8 +74,14 @@ class StagedFinetuning(Callback):
 
     identity_ignore = ("show_plan", "picture")
 
-    def __init__(self, stages: list[Stage] | Schedule, show_plan: bool = True, picture: str | None = None) -> None:
-        self.stages = stages
+    def __init__(
+        # As a tuple for jsonargparse, which merges a list into one of the same length that came before it.
+        self,
+        stages: tuple[Stage, ...] | list[Stage] | Schedule,
+        show_plan: bool = True,
+        picture: str | None = None,
+    ) -> None:
+        self.stages: list[Stage] | Schedule = list(stages) if isinstance(stages, tuple) else stages
         self.show_plan = show_plan
         self.picture = picture
         self.conductor: Conductor | None = None
@@ -283,6 +289,12 @@ class StagedFinetuning(Callback):
         if len(conductor.progress.passed) <= conductor.progress.index:
             reason = conductor.progress.reason or "the fit ended"
             conductor.progress.end(conductor.current.stage, self._position(trainer), reason)
+            left = [f"'{stage.name}'" for stage in self._declared[conductor.progress.index + 1 :]]
+            if left and not getattr(trainer, "fast_dev_run", False):
+                never = "stages that never began" if len(left) > 1 else "a stage that never began"
+                rank_zero_info(
+                    f"The fit ended in stage '{conductor.current.stage.name}', before {', '.join(left)}: {never}."
+                )
         self._note(trainer, {})
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
@@ -312,7 +324,14 @@ class StagedFinetuning(Callback):
             config.scheduler = cast(LRScheduler, scheduler)
 
     def _stages_for(self, pl_module: LightningModule) -> list[Stage]:
-        return self.stages.stages_for(pl_module) if isinstance(self.stages, Schedule) else list(self.stages)
+        stages: Any = self.stages
+        if isinstance(stages, Schedule):
+            return stages.stages_for(pl_module)
+        if not isinstance(stages, (list, tuple)):
+            raise ScheduleError(
+                f"`stages` must be a list of Stage or a schedule, such as `gradual_unfreezing()`, but is {stages!r}."
+            )
+        return list(stages)
 
     def _progress_in_memory(self, trainer: Trainer) -> dict[str, Any] | None:
         """Where an earlier fit of the same Trainer has left off, where this one goes on with it."""

@@ -64,8 +64,8 @@ def problems_of_stages(stages: Sequence[Stage]) -> list[str]:
             problems.append(f"{count} stages are called '{name}'. Give each its own name.")
     for place, stage in enumerate(stages):
         problems += problems_of_stage(stage)
-        endless = stage.until is None or not _conditions(stage.until)
-        if endless and place + 1 < len(stages):
+        endless = not isinstance(stage.until, Until) or not _conditions(stage.until)
+        if endless and not _of_kind("until", stage.until, Until) and place + 1 < len(stages):
             problems.append(
                 f"Stage '{stages[place + 1].name}' can never begin: stage '{stage.name}' before it has no `until`. "
                 "Say when it ends, such as `until: {epochs: 3}`."
@@ -178,16 +178,21 @@ def _of_one(stage: Stage) -> Iterator[str]:
     yield from _of_numbers("weight_decay", stage.weight_decay, greater=False)
     if stage.layer_decay is not None and not (_is_number(stage.layer_decay) and 0 < stage.layer_decay <= 1):
         yield f"`layer_decay` must be greater than 0 and at most 1, but is {stage.layer_decay!r}."
-    if stage.warmup is not None:
-        yield from _of_warmup(stage.warmup)
+    yield from _of_kind("warmup", stage.warmup, Warmup) or (_of_warmup(stage.warmup) if stage.warmup else ())
     yield from _of_choice("lr_interval", stage.lr_interval, ("epoch", "step"))
     yield from _of_choice("optimizer_state", stage.optimizer_state, ("keep", "reset"))
     factory: Any = stage.lr_scheduler
     if factory is not None and not callable(factory):
         yield f"`lr_scheduler` must be what builds a scheduler from an optimizer, but is {factory!r}."
-    if stage.until is not None:
-        yield from _of_until(stage.until)
+    yield from _of_kind("until", stage.until, Until) or (_of_until(stage.until) if stage.until else ())
     yield from _of_best(stage)
+
+
+def _of_kind(name: str, value: Any, kind: type) -> list[str]:
+    """What is wrong with the kind of an argument, which Python does not check; nothing where it is left out."""
+    if value is None or isinstance(value, kind):
+        return []
+    return [f"`{name}` must be of the kind {kind.__name__}, but is {value!r}. Write `{kind.__name__}(…)`."]
 
 
 def _of_selectors(stage: Stage) -> Iterator[str]:
@@ -201,12 +206,15 @@ def _of_selectors(stage: Stage) -> Iterator[str]:
 
 
 def _of_best(stage: Stage) -> Iterator[str]:
-    if isinstance(stage.restore_best, Best):
-        yield from _of_choice("restore_best.mode", stage.restore_best.mode, ("min", "max"))
-    elif stage.restore_best and stage.best is None:
+    wanted: Any = stage.restore_best
+    if isinstance(wanted, Best):
+        yield from _of_choice("restore_best.mode", wanted.mode, ("min", "max"))
+    elif not isinstance(wanted, bool):
+        yield f"`restore_best` must be true, false or of the kind Best, but is {wanted!r}."
+    elif wanted and not _of_kind("until", stage.until, Until) and stage.best is None:
         yield (
-            "`restore_best` needs a metric, but `until` watches none. "
-            "Say which, such as `restore_best: {monitor: val/loss, mode: min}`."
+            "`restore_best` needs a metric, but `until` watches none. Watch one there (`plateau`, `reaches`), "
+            "or say which, as `restore_best: {monitor: val/loss, mode: min}` of a stage."
         )
 
 
@@ -218,9 +226,18 @@ def _of_until(until: Until) -> Iterator[str]:
     fraction = until.fraction
     if fraction is not None and not (_is_number(fraction) and 0 < fraction <= 1):
         yield f"`until.fraction` must be greater than 0 and at most 1, but is {fraction!r}."
-    if isinstance(until.plateau, Plateau):
+    wrong = [*_of_kind("until.plateau", until.plateau, Plateau), *_of_kind("until.reaches", until.reaches, Reaches)]
+    yield from wrong or _of_metrics(until)
+
+
+def _of_metrics(until: Until) -> Iterator[str]:
+    for name in ("plateau", "reaches"):
+        watched = getattr(until, name)
+        if watched is not None and not (isinstance(watched.monitor, str) and watched.monitor):
+            yield f"`until.{name}.monitor` must be the name of a metric, but is {watched.monitor!r}."
+    if until.plateau is not None:
         yield from _of_plateau(until.plateau)
-    if isinstance(until.reaches, Reaches):
+    if until.reaches is not None:
         yield from _of_choice("until.reaches.mode", until.reaches.mode, ("min", "max"))
         if not _is_number(until.reaches.value):
             yield f"`until.reaches.value` must be a number, but is {until.reaches.value!r}."

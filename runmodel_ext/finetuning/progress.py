@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from runmodel_ext.finetuning.stages import Best, Plateau, Stage
 
@@ -130,11 +130,8 @@ class Progress:
         self.passed = [dict(each) for each in state["passed"]][: max(0, self.index)]
 
     def _look_at_plateau(self, plateau: Plateau, value: float) -> None:
-        if (
-            self.lowest is None
-            or math.isnan(self.lowest)
-            or _better(value, self.lowest, plateau.mode, plateau.min_delta)
-        ):
+        first = self.lowest is None or (math.isnan(self.lowest) and not math.isnan(value))
+        if first or _better(value, cast(float, self.lowest), plateau.mode, plateau.min_delta):
             self.lowest, self.wait = value, 0
             return
         self.wait += 1

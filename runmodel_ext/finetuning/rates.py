@@ -268,6 +268,9 @@ def problem_of_scheduler(stage: Stage, optimizers: Sequence[Optimizer]) -> str |
         built = [stage.lr_scheduler(_Numbers(each, [1.0] * len(each.param_groups))) for each in optimizers]
     except Exception as error:  # whatever the user's own code raises
         return f"Stage '{stage.name}': `lr_scheduler` cannot be built: {type(error).__name__}: {error}."
+    strangers = [each for each in built if not hasattr(each, "step")]
+    if strangers:
+        return f"Stage '{stage.name}': `lr_scheduler` must give a scheduler, but gives {strangers[0]!r}."
     waits = [each for each in built if isinstance(each, ReduceLROnPlateau)]
     if waits and not stage.monitors and not any(getattr(each, "monitor", None) for each in waits):
         return (

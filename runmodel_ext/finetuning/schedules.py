@@ -114,6 +114,8 @@ class _Gradual(Schedule):
     def stages_for(self, model: nn.Module) -> list[Stage]:
         if self.at_once < 1:
             raise ScheduleError(f"`at_once` of gradual_unfreezing must be at least 1, but is {self.at_once}.")
+        if isinstance(self.blocks, str):
+            raise ScheduleError(f"`blocks` of gradual_unfreezing must be a list of selectors, but is {self.blocks!r}.")
         if self.blocks:
             blocks = [[block] for block in self.blocks]
         else:

@@ -176,7 +176,8 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("train", "exclude", "train_mode", "eval_mode"):
             value = getattr(self, name)
-            object.__setattr__(self, name, [value] if isinstance(value, str) else list(value or ()))
+            several = isinstance(value, (list, tuple, set, frozenset))
+            object.__setattr__(self, name, list(value) if several else [] if value is None else [value])
         _build(self, until=Until, warmup=Warmup, restore_best=Best)
 
     def selectors(self, name: Literal["train", "exclude", "train_mode", "eval_mode"]) -> list[str]:

@@ -183,11 +183,12 @@ def fit(
     seed: int = 0,
     epochs: int = EPOCHS,
     warn: bool = False,
+    quiet: bool = True,
     **settings: Any,
 ) -> Trainer:
     """Fit on digits what ``make`` makes after seeding; a checkpoint replaces all that it has made."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.ERROR if quiet else logging.INFO)
     seed_everything(seed, verbose=False)
     saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
     own = {"max_epochs": epochs, "callbacks": list(callbacks), "enable_checkpointing": saves}

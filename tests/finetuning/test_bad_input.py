@@ -338,3 +338,63 @@ def test_nothing_is_changed_where_stages_are_refused() -> None:
         fit(make, [StagedFinetuning([Stage("a", train="net.head"), Stage("b", train="nothing")], show_plan=False)])
     assert all(parameter.requires_grad for parameter in made[0].parameters())
     assert all(module.training for module in made[0].modules())
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([Stage("a", train="*", until=3)], "`until` must be of the kind Until, but is 3. Write `Until(…)`."),
+        (
+            [Stage("a", train="*", until=Until(plateau="val/loss"))],
+            "`until.plateau` must be of the kind Plateau, but is",
+        ),
+        ([Stage("a", train="*", until=Until(plateau=Plateau(None)))], "`until.plateau.monitor` must be the name of a"),
+        ([Stage("a", train="*", warmup=3)], "`warmup` must be of the kind Warmup, but is 3. Write `Warmup(…)`."),
+        ([Stage("a", train=3)], "the selector 3 in `train` is a int, not a text."),
+        (
+            [Stage("a", train="*", restore_best="val/loss")],
+            "`restore_best` must be true, false or of the kind Best, but",
+        ),
+        (
+            [Stage("a", train="*", lr_scheduler=lambda optimizer: None)],
+            "`lr_scheduler` must give a scheduler, but gives",
+        ),
+        (None, "`stages` must be a list of Stage or a schedule, such as `gradual_unfreezing()`, but is None."),
+        (gradual_unfreezing, "`stages` must be a list of Stage or a schedule, such as `gradual_unfreezing()`, but is"),
+        (gradual_unfreezing(until=3), "`until` must be of the kind Until, but is 3."),
+        (
+            gradual_unfreezing(blocks="head"),
+            "`blocks` of gradual_unfreezing must be a list of selectors, but is 'head'.",
+        ),
+        (gradual_unfreezing(restore_best=True), "Watch one there (`plateau`, `reaches`), or say which"),
+    ],
+)
+def test_a_slip_in_the_kind_of_an_argument_is_a_sentence(stages: Any, message: str) -> None:
+    assert message in refused(stages)
+
+
+def test_the_same_callback_twice_is_refused() -> None:
+    callback = StagedFinetuning(ONE, show_plan=False)
+    with pytest.raises(ScheduleError, match="The Trainer has two StagedFinetuning"):
+        fit(Digits, [callback, callback])
+
+
+class LogsNothingThatCounts(Digits):
+    """Its validation loss is no number."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", torch.tensor(float("nan")))
+
+
+def test_a_plateau_of_what_is_no_number_ends_its_stage() -> None:
+    stages = [Stage("a", train="net.head", until=Until(plateau=Plateau("val/loss", patience=2))), *ONE]
+    trainer = fit(LogsNothingThatCounts, [StagedFinetuning(stages, show_plan=False)])
+    (callback,) = trainer.callbacks[:1]
+    assert callback.history[0]["ended"] == "'val/loss' has not improved on nan in 2 looks"
+
+
+def test_a_stage_that_never_began_is_named_when_the_fit_ends(caplog: pytest.LogCaptureFixture) -> None:
+    never = Stage("a", train="net.head", until=Until(reaches=Reaches("val/loss", -1.0)))
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        fit(Digits, [StagedFinetuning([never, *ONE], show_plan=False)], epochs=1, quiet=False)
+    assert "The fit ended in stage 'a', before 'all': a stage that never began." in caplog.text

@@ -1,6 +1,7 @@
 """Stages in a configuration are the stages of Python, under LightningCLI as under `runmodel`."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,16 @@ def test_ready_made_schedules_are_named_as_classes_are(build: Build, module: str
 def test_a_stage_may_say_except_which_python_cannot(tmp_path: Path) -> None:
     (stage,) = with_ours(written(tmp_path, config([in_words(**{"except": "type:BatchNorm2d"})]))).stages
     assert stage == Stage("a", train="*", exclude="type:BatchNorm2d")
+
+
+@BOTH
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_later_list_of_stages_takes_the_place_of_one_of_the_same_length(
+    build: Build, as_file: bool, tmp_path: Path
+) -> None:
+    first = [in_words(lr=0.1, exclude="layer.0.bias", until={"epochs": 1}), in_words(name="b", warmup={"steps": 3})]
+    later = [in_words(name="c", until={"epochs": 2}), in_words(name="d")]
+    (tmp_path / "later.yaml").write_text(json.dumps(later))
+    value = str(tmp_path / "later.yaml") if as_file else json.dumps(later)
+    made = build(written(tmp_path, config(first)), f"--trainer.callbacks.stages={value}")
+    assert made.stages == [Stage("c", train="*", until=Until(epochs=2)), Stage("d", train="*")]

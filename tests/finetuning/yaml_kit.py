@@ -21,7 +21,7 @@ QUIET = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-Build = Callable[[Path], StagedFinetuning]
+Build = Callable[..., StagedFinetuning]
 
 
 def config(stages: Any, trainer: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
@@ -46,14 +46,13 @@ def in_words(**arguments: Any) -> dict[str, Any]:
     return {"name": "a", "train": "*", **arguments}
 
 
-def with_lightning(path: Path) -> StagedFinetuning:
+def with_lightning(path: Path, *words: str) -> StagedFinetuning:
     """What a plain LightningCLI builds."""
-    return staging(
-        LightningCLI(run=False, args=[f"--config={path}"], save_config_callback=None, seed_everything_default=0)
-    )
+    args = [f"--config={path}", *words]
+    return staging(LightningCLI(run=False, args=args, save_config_callback=None, seed_everything_default=0))
 
 
-def with_ours(path: Path) -> StagedFinetuning:
+def with_ours(path: Path, *words: str) -> StagedFinetuning:
     """What `runmodel fit` builds."""
     built: list[LightningCLI] = []
 
@@ -64,7 +63,7 @@ def with_ours(path: Path) -> StagedFinetuning:
         def fit(self, model: object, **kwargs: object) -> None:
             assert built == [self]
 
-    Builds(args=["fit", f"--config={path}"])
+    Builds(args=["fit", f"--config={path}", *words])
     return staging(built[0])
 
 
