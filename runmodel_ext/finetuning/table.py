@@ -86,6 +86,8 @@ def until_in_words(stage: Stage) -> str:
 
 def _percent(part: int, whole: int) -> str:
     share = 100 * part / max(1, whole)
+    if 99 < share < 100:  # which is not all of it
+        return f"{min(share, 99.9):.1f}%"
     return f"{share:.2g}%" if 0 < share < 1 else f"{share:.0f}%"
 
 
