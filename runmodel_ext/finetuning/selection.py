@@ -169,12 +169,6 @@ def literal(path: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", path)
 
 
-def matches_path(selector: str, names: Iterable[str]) -> bool:
-    """Whether a selector, other than one of a type, names one of the paths."""
-    matches = _matcher(selector)
-    return any(matches(name) for name in names)
-
-
 def common_path(names: Sequence[str]) -> str:
     """The longest path that all names begin with.
 
